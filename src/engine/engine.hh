@@ -1,0 +1,131 @@
+// The contract between the machine and whatever executes guest instructions: KVM, the interpreter, later the JIT.
+//
+// `Vcpu::run(CpuIo&)` returns only to halt. Port I/O, MMIO, unknown MSRs, CPUID and hypercalls are call-outs on CpuIo made
+// from the middle of an instruction on the vCPU's thread, so no engine has to unwind; KVM's exits become the same calls.
+//
+// Threads: create_vcpu() and run() of one vCPU happen on that vCPU's own thread; everything else says so.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.hh"
+#include "engine/x86/cpu_state.hh"
+#include "vm/address.hh"
+#include "vm/clock.hh"
+#include "vm/guest_memory.hh"
+#include "vm/irq_line.hh"
+#include "vm/vcpu_signal.hh"
+
+namespace tenon {
+
+struct CpuidResult {
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+/// One row of the CPUID table the machine computes once for each vCPU (features, topology, personality).
+struct CpuidEntry {
+  uint32_t leaf = 0;
+  uint32_t subleaf = 0;
+  bool subleaf_matters = false;
+  CpuidResult result;
+};
+
+/// Call-outs of one vCPU into the machine. Called on the vCPU's thread with no lock held; must not call back into the Vcpu.
+class CpuIo {
+ public:
+  virtual ~CpuIo() = default;
+
+  virtual uint32_t read_port(IoPort port, unsigned size_bytes) = 0;
+  virtual void write_port(IoPort port, unsigned size_bytes, uint32_t value) = 0;
+  virtual uint64_t read_mmio(Gpa gpa, unsigned size_bytes) = 0;
+  virtual void write_mmio(Gpa gpa, unsigned size_bytes, uint64_t value) = 0;
+
+  /// MSRs that CpuState does not hold (local APIC, personality, MTRR...). False makes the instruction raise #GP(0).
+  virtual bool read_msr(uint32_t index, uint64_t& value) = 0;
+  virtual bool write_msr(uint32_t index, uint64_t value) = 0;
+
+  /// VMCALL/VMMCALL: `gpr` is the guest's register file, changed in place. False makes the instruction raise #UD.
+  virtual bool hypercall(std::span<uint64_t, 16> gpr, unsigned cpl) = 0;
+
+  // The rest is for engines without in-kernel interrupt controllers.
+
+  /// The vector to deliver now, acknowledged (moved from IRR to ISR), or -1 where none passes the processor priority.
+  virtual int acknowledge_interrupt() = 0;
+  /// Whether acknowledge_interrupt() would give a vector; used to leave HLT.
+  virtual bool interrupt_pending() = 0;
+  /// The deadline in VcpuSignal has passed: the local APIC timer fires and sets the next deadline.
+  virtual void timer_expired() = 0;
+  /// Vector of the startup IPI behind VcpuSignal::kStartup.
+  virtual uint8_t startup_vector() = 0;
+  /// INIT was taken (the local APIC resets itself) on this vCPU.
+  virtual void init_received() = 0;
+  /// CR8 is the task-priority class, TPR[7:4] (SDM Vol. 3 11.8.6).
+  virtual uint8_t read_cr8() = 0;
+  virtual void write_cr8(uint8_t value) = 0;
+};
+
+/// Why run() returned.
+struct Halt {
+  enum class Reason : uint8_t {
+    kStopped,      // VcpuSignal::kStop or Vcpu::request_stop(); state is at an instruction boundary
+    kTripleFault,  // shutdown: the machine resets (SDM Vol. 3 6.15, interrupt 8)
+    kError,        // the engine cannot go on; `detail` says why and where
+  };
+  Reason reason = Reason::kStopped;
+  std::string detail;
+};
+
+/// Counters of one vCPU for `--stats`; approximate while it runs.
+struct VcpuStats {
+  uint64_t instructions = 0;  // 0 where the engine cannot count
+  uint64_t port_accesses = 0;
+  uint64_t mmio_accesses = 0;
+  uint64_t interrupts = 0;
+  uint64_t halts = 0;
+  uint64_t tlb_misses = 0;
+  uint64_t traces_decoded = 0;
+};
+
+class Vcpu {
+ public:
+  virtual ~Vcpu() = default;
+  /// Executes until halt. HLT and wait-for-SIPI sleep inside.
+  virtual Halt run(CpuIo& io) = 0;
+  /// Makes run() return kStopped soon. Any thread; sticky until run() has returned once.
+  virtual void request_stop() = 0;
+  /// Only while run() is not running.
+  virtual x86::CpuState get_state() = 0;
+  /// kInvalidArgument names the register whose value no CPU could hold (reserved bits, non-canonical addresses).
+  virtual Result<void> set_state(const x86::CpuState& state) = 0;
+  virtual VcpuStats stats() const = 0;
+};
+
+struct VcpuConfig {
+  VcpuId id{};
+  std::span<const CpuidEntry> cpuid;  // outlives the vCPU
+  VcpuSignal* signal = nullptr;       // outlives the vCPU
+};
+
+/// A virtual machine as an engine sees it: memory and vCPUs.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  /// "interp", "kvm".
+  virtual std::string_view name() const = 0;
+  /// CPUID leaves 0-0x1f, 0xd and 0x80000000-... that this engine can run on this host, before the machine adds topology and
+  /// personality.
+  virtual Result<std::vector<CpuidEntry>> supported_cpuid() const = 0;
+  /// In-kernel local APIC, IOAPIC, 8259 and 8254 (KVM): the sink that takes device interrupts. nullptr: the machine brings
+  /// its own chips and the software-engine half of CpuIo is used.
+  virtual InterruptSink* in_kernel_interrupts() { return nullptr; }
+  /// Once, after all of `memory` has been added and before the first create_vcpu(); `memory` and `clock` outlive the engine.
+  virtual Result<void> attach(GuestMemory& memory, Clock& clock) = 0;
+  virtual Result<std::unique_ptr<Vcpu>> create_vcpu(const VcpuConfig& config) = 0;
+};
+
+}  // namespace tenon
