@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/fd.hh"
 #include "base/result.hh"
 #include "engine/x86/cpu_state.hh"
 #include "vm/address.hh"
@@ -105,6 +106,15 @@ class Vcpu {
   virtual VcpuStats stats() const = 0;
 };
 
+/// A guest write that carries no more news than that it happened: a virtqueue notification.
+struct Doorbell {
+  bool is_port = false;     // I/O port number, else guest physical address, in `address`
+  uint64_t address = 0;
+  unsigned size_bytes = 4;  // 1, 2, 4 or 8; 0 matches any size where the kernel can (MMIO only)
+  bool match_value = false; // only writes of `value`
+  uint64_t value = 0;
+};
+
 struct VcpuConfig {
   VcpuId id{};
   std::span<const CpuidEntry> cpuid;  // outlives the vCPU
@@ -126,6 +136,14 @@ class Engine {
   /// Once, after all of `memory` has been added and before the first create_vcpu(); `memory` and `clock` outlive the engine.
   virtual Result<void> attach(GuestMemory& memory, Clock& clock) = 0;
   virtual Result<std::unique_ptr<Vcpu>> create_vcpu(const VcpuConfig& config) = 0;
+
+  // Paths around the vCPU thread, where the kernel offers them; kUnsupported elsewhere, and the device then takes the
+  // call-out or the InterruptSink.
+
+  /// From now on a guest write of exactly `doorbell` signals `event` and makes no call-out. `event` outlives the engine.
+  virtual Result<void> add_doorbell(const Doorbell& doorbell, const Eventfd& event);
+  /// From now on signalling `event` pulses `gsi`. `event` outlives the engine.
+  virtual Result<void> add_interrupt_event(Gsi gsi, const Eventfd& event);
 };
 
 }  // namespace tenon
