@@ -1,0 +1,153 @@
+// Inline bodies of Cpu: register access, effective addresses, and the path of a memory access that hits the soft TLB.
+//
+// The tag compare of the TLB also catches an access that crosses its page: the tag is made from the last byte's page, the
+// index from the first byte's, so they never agree. Guest RAM is accessed with one host instruction of the access's own
+// size; x86 guest memory ordering is the host's.
+#pragma once
+
+#include <type_traits>
+
+#include "engine/interp/cpu.hh"
+
+namespace tenon::interp {
+
+/// A value of T in guest RAM: any alignment, changed by others at any time.
+template <typename T>
+struct [[gnu::packed, gnu::may_alias]] GuestValue {
+  T value;
+};
+
+template <typename T>
+inline T load_host(const void* host) {
+  return static_cast<const volatile GuestValue<T>*>(host)->value;
+}
+
+template <typename T>
+inline void store_host(void* host, T value) {
+  static_cast<volatile GuestValue<T>*>(host)->value = value;
+}
+
+/// Host address of [linear, linear + size) from one TLB set, or nullptr.
+inline void* tlb_lookup(const TlbEntry* set, uint64_t generation, uint64_t linear, unsigned size_bytes) {
+  const TlbEntry& entry = set[(linear / kPageSize) % Cpu::kTlbEntries];
+  const uint64_t tag = ((linear + size_bytes - 1) & ~(kPageSize - 1)) | generation;
+  if (entry.tag != tag) [[unlikely]] return nullptr;
+  return reinterpret_cast<void*>(linear + entry.addend);
+}
+
+inline void* Cpu::try_host(SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access) {
+  const SegmentWindow& w = window[segment];
+  const uint64_t end = access == Access::kWrite ? w.write_end : w.read_end;
+  if (offset + size_bytes > end) return nullptr;
+  const TlbEntry* set = access == Access::kWrite ? tlb_write : tlb_read;
+  return tlb_lookup(set, tlb_generation, (w.base + offset) & linear_mask, size_bytes);
+}
+
+template <typename T>
+inline bool Cpu::load(SegmentIndex segment, uint64_t offset, T& out) {
+  const void* host = try_host(segment, offset, sizeof(T), Access::kRead);
+  if (host == nullptr) [[unlikely]] return load_slow(segment, offset, &out, sizeof(T));
+  out = load_host<T>(host);
+  return true;
+}
+
+template <typename T>
+inline bool Cpu::store(SegmentIndex segment, uint64_t offset, T value) {
+  void* host = try_host(segment, offset, sizeof(T), Access::kWrite);
+  if (host == nullptr) [[unlikely]] return store_slow(segment, offset, &value, sizeof(T));
+  store_host<T>(host, value);
+  return true;
+}
+
+template <typename T>
+inline bool Cpu::load_flat(uint64_t linear, T& out) {
+  const void* host = tlb_lookup(tlb_read, tlb_generation, linear, sizeof(T));
+  if (host == nullptr) [[unlikely]] return load_slow(x86::kDs, linear, &out, sizeof(T));
+  out = load_host<T>(host);
+  return true;
+}
+
+template <typename T>
+inline bool Cpu::store_flat(uint64_t linear, T value) {
+  void* host = tlb_lookup(tlb_write, tlb_generation, linear, sizeof(T));
+  if (host == nullptr) [[unlikely]] return store_slow(x86::kDs, linear, &value, sizeof(T));
+  store_host<T>(host, value);
+  return true;
+}
+
+inline uint8_t Cpu::reg8(const Insn& insn, unsigned number) const {
+  const bool high = (number & 4) != 0 && (insn.prefixes & x86::kPrefixRex) == 0;
+  return high ? static_cast<uint8_t>(gpr[number - 4] >> 8) : static_cast<uint8_t>(gpr[number]);
+}
+
+inline void Cpu::set_reg8(const Insn& insn, unsigned number, uint8_t value) {
+  const bool high = (number & 4) != 0 && (insn.prefixes & x86::kPrefixRex) == 0;
+  if (high) {
+    gpr[number - 4] = (gpr[number - 4] & ~uint64_t{0xff00}) | (uint64_t{value} << 8);
+  } else {
+    gpr[number] = (gpr[number] & ~uint64_t{0xff}) | value;
+  }
+}
+
+template <typename T>
+inline void Cpu::set_reg(unsigned number, T value) {
+  static_assert(std::is_unsigned_v<T>);
+  if constexpr (sizeof(T) >= 4) {
+    gpr[number] = value;
+  } else {
+    gpr[number] = (gpr[number] & ~uint64_t{static_cast<T>(~T{0})}) | value;
+  }
+}
+
+inline uint64_t Cpu::effective_offset(const Step* step) const {
+  const Insn& insn = step->insn;
+  const uint64_t sum = gpr[insn.base] + (gpr[insn.index] << insn.scale) + static_cast<uint64_t>(int64_t{insn.displacement});
+  if (insn.address_size == 8) return sum;
+  return insn.address_size == 4 ? static_cast<uint32_t>(sum) : static_cast<uint16_t>(sum);
+}
+
+inline uint64_t Cpu::stack_offset(int64_t delta) const {
+  const uint64_t sum = gpr[x86::kRsp] + static_cast<uint64_t>(delta);
+  if (stack_address_size == 8) return sum;
+  return stack_address_size == 4 ? static_cast<uint32_t>(sum) : static_cast<uint16_t>(sum);
+}
+
+inline void Cpu::set_stack_offset(uint64_t offset) {
+  if (stack_address_size == 2) {
+    set_reg<uint16_t>(x86::kRsp, static_cast<uint16_t>(offset));
+  } else {
+    gpr[x86::kRsp] = stack_address_size == 8 ? offset : static_cast<uint32_t>(offset);
+  }
+}
+
+inline bool Cpu::raise(x86::Vector number) {
+  pending_fault = Fault{number, false, 0};
+  has_fault = true;
+  attention |= kAttentionFault;
+  return false;
+}
+
+inline bool Cpu::raise(x86::Vector number, uint32_t error_code) {
+  pending_fault = Fault{number, true, error_code};
+  has_fault = true;
+  attention |= kAttentionFault;
+  return false;
+}
+
+inline void Cpu::fault(const Step* step) { rip = this_rip(step); }
+
+inline void Cpu::fault(const Step* step, x86::Vector number) {
+  raise(number);
+  fault(step);
+}
+
+inline void Cpu::fault(const Step* step, x86::Vector number, uint32_t error_code) {
+  raise(number, error_code);
+  fault(step);
+}
+
+inline void Cpu::leave_after(const Step* step) { rip = next_rip(step); }
+
+inline void Cpu::leave_to(uint64_t target) { rip = target; }
+
+}  // namespace tenon::interp
