@@ -15,8 +15,8 @@ namespace tenon::interp {
 Handler integer_handler(const Insn& insn, x86::CodeSize code_size);
 /// system_*.cc: far transfers, segment loads, port I/O, descriptor tables, control and debug registers, MSRs, SYSCALL, HLT...
 Handler system_handler(const Insn& insn, x86::CodeSize code_size);
-/// vector_*.cc: x87, MMX, SSE, AVX, and the XSAVE family.
-Handler vector_handler(const Insn& insn, Cpu& cpu);
+/// vector_*.cc: x87, MMX, SSE, AVX, and the XSAVE family. What it puts into `scratch` is Step::scratch of the step.
+Handler vector_handler(const Insn& insn, Cpu& cpu, uint64_t& scratch);
 
 /// Creation and end of a vCPU: fills Cpu::features from Cpu::cpuid (system), Cpu::thunks (vector).
 void system_attach(Cpu& cpu);
