@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,7 +39,15 @@ uint64_t Eventfd::drain() const {
   return ::read(fd_.get(), &count, sizeof count) == sizeof count ? count : 0;
 }
 
-Result<Mapping> Mapping::anonymous(size_t size_bytes, size_t alignment) {
+namespace {
+
+// linux/prctl.h values; Debian 12's <sys/prctl.h> may come without them.
+constexpr int kPrSetVma = 0x53564d41;
+constexpr unsigned long kPrSetVmaAnonName = 0;
+
+}  // namespace
+
+Result<Mapping> Mapping::anonymous(size_t size_bytes, size_t alignment, const std::string& name) {
   CHECK(size_bytes > 0);
   CHECK(is_power_of_two(alignment));
   if (size_bytes > SIZE_MAX - alignment) return fail(ErrorCode::kOutOfRange, "memory size does not fit in 64 bits");
@@ -51,7 +60,13 @@ Result<Mapping> Mapping::anonymous(size_t size_bytes, size_t alignment) {
   if (aligned > start) ::munmap(raw, aligned - start);
   const size_t tail = start + alignment - aligned;
   if (tail > 0) ::munmap(reinterpret_cast<void*>(aligned + size_bytes), tail);
+  // A kernel without CONFIG_ANON_VMA_NAME refuses; the name only serves people who look at the process.
+  if (!name.empty()) ::prctl(kPrSetVma, kPrSetVmaAnonName, aligned, size_bytes, name.c_str());
   return Mapping(reinterpret_cast<std::byte*>(aligned), size_bytes);
+}
+
+void Mapping::prefer_huge_pages() const {
+  if (address_ != nullptr) ::madvise(address_, size_bytes_, MADV_HUGEPAGE);
 }
 
 Result<Mapping> Mapping::of_fd(const Fd& fd, size_t size_bytes, int protection, int flags, uint64_t offset) {

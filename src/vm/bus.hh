@@ -2,6 +2,9 @@
 //
 // Threads: lookup is lock-free and may happen on every vCPU at once; map and unmap take a mutex and publish a new
 // immutable snapshot. No lock is held while a handler runs, so a handler may map, unmap, or raise an interrupt.
+// A lookup holds its snapshot by a hazard pointer (base/hazard.hh) and copies handler and offset out of it, so replaced
+// snapshots are freed at the latest by the next map or unmap after the lookup: a guest that moves its BARs for ever costs no
+// memory. The handler call itself needs no snapshot, as handlers are not owned by it.
 // Lifetime: unmapping does not wait for handlers that are running; destroy a handler only while no vCPU runs.
 // Scaling: lookup is a binary search over a sorted array that is only read; its cost is the same for 1 and 500 vCPUs.
 #pragma once
@@ -64,7 +67,10 @@ class Bus {
 
   uint64_t unclaimed_count() const { return unclaimed_count_.load(std::memory_order_relaxed); }
 
-  /// The mapped ranges in order, for `--stats` and tests: "base size name".
+  /// Replaced snapshots not yet freed: at most one a lookup in progress.
+  size_t retired_count() const;
+
+  /// The mapped ranges in order, for `--stats` and tests: "0x3f8-0x3ff uart0".
   std::vector<std::string> describe() const;
 
  private:
@@ -77,12 +83,13 @@ class Bus {
   };
   Hit find(uint64_t address, unsigned size_bytes) const;
   void unmap(uint64_t id);
-  void publish(std::unique_ptr<Snapshot> next) TENON_REQUIRES(mutex_);
+  /// Makes `next` current, retires the old snapshot and frees the retired ones that no lookup holds.
+  void publish(std::unique_ptr<const Snapshot> next) TENON_REQUIRES(mutex_);
 
   const std::string name_;
   mutable Mutex mutex_;
-  std::atomic<Snapshot*> snapshot_;
-  std::vector<std::unique_ptr<Snapshot>> retired_ TENON_GUARDED_BY(mutex_);
+  std::atomic<const Snapshot*> snapshot_;  // owned; read by every vCPU thread, replaced under mutex_
+  std::vector<std::unique_ptr<const Snapshot>> retired_ TENON_GUARDED_BY(mutex_);  // replaced, perhaps still looked up
   uint64_t next_id_ TENON_GUARDED_BY(mutex_) = 1;
   std::atomic<uint64_t> unclaimed_count_{0};
 };

@@ -34,9 +34,10 @@ struct Extent {
   std::byte* host = nullptr;  // start of the mapping; aligned to 2 MiB for kPrivate
 };
 
-/// Where translated or decoded code lives, so that writes to it can be noticed. One entry a guest RAM page, shared by all
-/// vCPUs and all device threads. An engine sets granule bits before it decodes from a page; whoever writes guest memory
-/// other than through a TLB entry that excludes code pages calls note_write().
+/// Where translated or decoded code lives, so that writes to it can be noticed. One entry a page of every extent, shared by
+/// all vCPUs and all device threads. An engine sets granule bits, then full_fence(), then decodes; whoever writes guest
+/// memory other than through a TLB entry that excludes code pages calls note_write() after the write. So a racing pair
+/// either decodes the new bytes or sees the version grow. Bits are never cleared: page reuse costs a slow write, not a bug.
 class CodeWatch {
  public:
   static constexpr uint64_t kGranuleSize = 64;  // 64 granules a page, one bit each
@@ -46,10 +47,10 @@ class CodeWatch {
     std::atomic<uint64_t> version;   // grows when bytes under a set granule are written; cached code compares it
   };
 
-  /// The entry of the RAM page at `gpa`, or nullptr where there is no RAM.
+  /// The entry of the page at `gpa`, or nullptr where there is no RAM or ROM.
   Page* page(Gpa gpa) const;
 
-  /// Records a write of [gpa, gpa + size_bytes). Returns true where it hit decoded code (the versions have grown).
+  /// Records a write of [gpa, gpa + size_bytes), which has been made. Returns true where it hit decoded code (the versions have grown).
   bool note_write(Gpa gpa, uint64_t size_bytes) const;
 
  private:
@@ -58,7 +59,7 @@ class CodeWatch {
     GpaRange range;
     Mapping pages;  // Page[range.size_bytes / kPageSize], lazily populated by the host
   };
-  std::vector<Table> tables_;
+  std::vector<Table> tables_;  // sorted by range.base, one an extent
 };
 
 /// A bounds-checked window on guest RAM that lies in one extent; volatile underneath, so only copies leave it.
@@ -116,10 +117,15 @@ class GuestMemory {
 
  private:
   bool copy_in(Gpa gpa, std::span<const std::byte> bytes, bool rom_too);
-  bool covers(Gpa gpa, uint64_t size_bytes) const;
+  /// Whether every byte is in an extent, and for writing in none that the guest may only read.
+  bool covers(Gpa gpa, uint64_t size_bytes, bool for_writing) const;
+  /// Calls visit_piece(extent, host address, bytes before, bytes here) for each extent's part of the range, in order. False
+  /// as soon as a byte is in no extent or `visit_piece` returns false.
+  template <typename Visit>
+  bool visit(Gpa gpa, uint64_t size_bytes, Visit&& visit_piece) const;
 
-  std::vector<Extent> extents_;   // sorted by range.base
-  std::vector<Mapping> mappings_;  // owns what extents_ point into
+  std::vector<Extent> extents_;  // sorted by range.base
+  std::vector<Mapping> mappings_;  // any order; owns what extents_ point into
   CodeWatch code_watch_;
 };
 
