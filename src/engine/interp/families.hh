@@ -20,7 +20,7 @@ Handler vector_handler(const Insn& insn, Cpu& cpu, uint64_t& scratch);
 
 /// Creation and end of a vCPU: fills Cpu::features from Cpu::cpuid (system), Cpu::thunks (vector).
 void system_attach(Cpu& cpu);
-void vector_attach(Cpu& cpu);
+Result<void> vector_attach(Cpu& cpu);
 void vector_detach(Cpu& cpu);
 
 /// Between state.xsave and Cpu::vector.
