@@ -21,7 +21,9 @@
 
 #include "engine/engine.hh"
 #include "engine/x86/cpu_state.hh"
+#include "engine/x86/cpuid.hh"
 #include "engine/x86/insn.hh"
+#include "engine/x86/paging.hh"
 
 namespace tenon::interp {
 
@@ -83,6 +85,14 @@ struct alignas(64) VectorState {
   alignas(16) uint8_t fx[512]; // FXSAVE64 image: x87 registers and control words; its XMM part is unused
   uint32_t mxcsr;
   alignas(64) uint8_t memory[64];  // memory operand of the running instruction, copied in and out by the handler
+};
+
+/// Where the soft TLB holds pieces of pages larger than 4 KiB, so that INVLPG can drop all of them (SDM Vol. 3 4.10.4.1):
+/// one bit for each 2-MiB region, hashed. Cleared by a full flush.
+struct LargePageFilter {
+  static constexpr unsigned kBits = 4096;
+  std::bitset<kBits> regions;
+  bool has_gigabyte = false;
 };
 
 /// A page of guest code translated for fetching.
@@ -148,6 +158,9 @@ class alignas(64) Cpu {
   TraceCache* traces;
   VectorThunks* thunks;        // vector_attach()
   std::span<const CpuidEntry> cpuid;
+  x86::CpuLimits limits;       // what `cpuid` allows in control registers; set by system_attach()
+  x86::PagingMode paging;      // of `state`, kept by update_mode() and flush_tlb()
+  LargePageFilter large_pages; // memory.cc's
   std::bitset<static_cast<size_t>(x86::Feature::kCount)> features;  // what the trace builder lets through; set by system_attach()
   VcpuId id;
   VcpuStats counters;
@@ -171,9 +184,9 @@ class alignas(64) Cpu {
   bool store(SegmentIndex segment, uint64_t offset, T value);
   /// The same in 64-bit mode through ES, CS, SS or DS, where no segment check is left: the handlers of 64-bit code.
   template <typename T>
-  bool load_flat(uint64_t linear, T& out);
+  bool load_flat(SegmentIndex segment, uint64_t linear, T& out);
   template <typename T>
-  bool store_flat(uint64_t linear, T value);
+  bool store_flat(SegmentIndex segment, uint64_t linear, T value);
   /// Host address of segment:offset where the TLB has it and it does not cross a page, or nullptr (not a fault: use the slow way).
   void* try_host(SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access);
 
