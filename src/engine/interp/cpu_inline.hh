@@ -27,50 +27,66 @@ inline void store_host(void* host, T value) {
   static_cast<volatile GuestValue<T>*>(host)->value = value;
 }
 
-/// Host address of [linear, linear + size) from one TLB set, or nullptr.
-inline void* tlb_lookup(const TlbEntry* set, uint64_t generation, uint64_t linear, unsigned size_bytes) {
+/// Whether one TLB set has [linear, linear + size), and its host address.
+[[gnu::always_inline]] inline bool tlb_hit(const TlbEntry* set, uint64_t generation, uint64_t linear, unsigned size_bytes,
+                                           void*& host) {
   const TlbEntry& entry = set[(linear / kPageSize) % Cpu::kTlbEntries];
   const uint64_t tag = ((linear + size_bytes - 1) & ~(kPageSize - 1)) | generation;
-  if (entry.tag != tag) [[unlikely]] return nullptr;
-  return reinterpret_cast<void*>(linear + entry.addend);
+  if (entry.tag != tag) [[unlikely]] return false;
+  host = reinterpret_cast<void*>(linear + entry.addend);
+  return true;
+}
+
+[[gnu::always_inline]] inline bool segment_hit(const Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes,
+                                               Access access, void*& host) {
+  const SegmentWindow& window = cpu.window[segment];
+  const uint64_t end = access == Access::kWrite ? window.write_end : window.read_end;
+  if (offset + size_bytes > end) [[unlikely]] return false;
+  const TlbEntry* set = access == Access::kWrite ? cpu.tlb_write : cpu.tlb_read;
+  return tlb_hit(set, cpu.tlb_generation, (window.base + offset) & cpu.linear_mask, size_bytes, host);
 }
 
 inline void* Cpu::try_host(SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access) {
-  const SegmentWindow& w = window[segment];
-  const uint64_t end = access == Access::kWrite ? w.write_end : w.read_end;
-  if (offset + size_bytes > end) return nullptr;
-  const TlbEntry* set = access == Access::kWrite ? tlb_write : tlb_read;
-  return tlb_lookup(set, tlb_generation, (w.base + offset) & linear_mask, size_bytes);
+  void* host = nullptr;
+  return segment_hit(*this, segment, offset, size_bytes, access, host) ? host : nullptr;
 }
 
 template <typename T>
 inline bool Cpu::load(SegmentIndex segment, uint64_t offset, T& out) {
-  const void* host = try_host(segment, offset, sizeof(T), Access::kRead);
-  if (host == nullptr) [[unlikely]] return load_slow(segment, offset, &out, sizeof(T));
+  void* host;
+  if (!segment_hit(*this, segment, offset, sizeof(T), Access::kRead, host)) [[unlikely]] {
+    return load_slow(segment, offset, &out, sizeof(T));
+  }
   out = load_host<T>(host);
   return true;
 }
 
 template <typename T>
 inline bool Cpu::store(SegmentIndex segment, uint64_t offset, T value) {
-  void* host = try_host(segment, offset, sizeof(T), Access::kWrite);
-  if (host == nullptr) [[unlikely]] return store_slow(segment, offset, &value, sizeof(T));
+  void* host;
+  if (!segment_hit(*this, segment, offset, sizeof(T), Access::kWrite, host)) [[unlikely]] {
+    return store_slow(segment, offset, &value, sizeof(T));
+  }
   store_host<T>(host, value);
   return true;
 }
 
 template <typename T>
-inline bool Cpu::load_flat(uint64_t linear, T& out) {
-  const void* host = tlb_lookup(tlb_read, tlb_generation, linear, sizeof(T));
-  if (host == nullptr) [[unlikely]] return load_slow(x86::kDs, linear, &out, sizeof(T));
+inline bool Cpu::load_flat(SegmentIndex segment, uint64_t linear, T& out) {
+  void* host;
+  if (!tlb_hit(tlb_read, tlb_generation, linear, sizeof(T), host)) [[unlikely]] {
+    return load_slow(segment, linear, &out, sizeof(T));
+  }
   out = load_host<T>(host);
   return true;
 }
 
 template <typename T>
-inline bool Cpu::store_flat(uint64_t linear, T value) {
-  void* host = tlb_lookup(tlb_write, tlb_generation, linear, sizeof(T));
-  if (host == nullptr) [[unlikely]] return store_slow(x86::kDs, linear, &value, sizeof(T));
+inline bool Cpu::store_flat(SegmentIndex segment, uint64_t linear, T value) {
+  void* host;
+  if (!tlb_hit(tlb_write, tlb_generation, linear, sizeof(T), host)) [[unlikely]] {
+    return store_slow(segment, linear, &value, sizeof(T));
+  }
   store_host<T>(host, value);
   return true;
 }
