@@ -1,0 +1,514 @@
+// Guest memory access of the interpreter: segmentation checks, the soft TLB's slow paths, MMIO, page crossing.
+//
+// An access is resolved in full (every page translated and permitted) before its first byte moves. A page that lies in RAM
+// gets a soft-TLB entry on the way; its write entry only if PTE.D is set and nothing was ever decoded from the page, so that
+// dirty bits and self-modifying code need no check on the hit path. Physical addresses outside all extents are MMIO.
+//
+// Source: Intel SDM Vol. 3 chapters 4 (paging), 5.3 (limits), 6.15 (#AC, #PF), 18.2 (debug registers), 4.10 (TLBs).
+// Deviation: TLB entries carry no PCID, so every CR3 load drops them, also with bit 63 set: the manual lets a processor
+// forget more. Data breakpoints match explicit accesses of instructions, not the processor's own reads of descriptors.
+#include <algorithm>
+#include <bit>
+
+#include "base/bits.hh"
+#include "engine/interp/cpu_inline.hh"
+#include "engine/interp/memory.hh"
+
+namespace tenon::interp {
+namespace {
+
+using x86::kCs;
+using x86::kSs;
+
+constexpr uint64_t kPageMask = ~(kPageSize - 1);
+constexpr uint64_t kTlbGenerationMax = 0xffe;  // 0xfff with the last page would be the tag of an empty entry
+
+// --- Resolving a linear range to at most two pieces.
+
+struct Piece {
+  uint64_t gpa = 0;
+  std::byte* host = nullptr;  // nullptr: MMIO
+  unsigned size_bytes = 0;
+  bool read_only = false;     // ROM: writes are dropped, as on a bus
+};
+
+struct Resolved {
+  Piece pieces[2];
+  unsigned count = 0;
+  bool has_mmio() const { return pieces[0].host == nullptr || (count == 2 && pieces[1].host == nullptr); }
+};
+
+/// SDM Vol. 3 4.6.1: implicit supervisor accesses ignore CPL, and EFLAGS.AC does not open user pages to them.
+x86::PageAccess page_access(const Cpu& cpu, Access access, Privilege privilege) {
+  x86::PageAccess who;
+  who.write = access == Access::kWrite;
+  who.fetch = access == Access::kExecute;
+  who.user = privilege == Privilege::kCurrent && cpu.cpl == 3;
+  who.user_pages_ok = privilege == Privilege::kCurrent && (cpu.system_flags & x86::kAc) != 0;
+  return who;
+}
+
+/// The TLB set whose entries answer for `privilege`.
+Cpu::TlbMode tlb_set(const Cpu& cpu, Privilege privilege) {
+  if (privilege == Privilege::kCurrent) return cpu.tlb_mode;
+  return cpu.paging.smap ? Cpu::kTlbSupervisor : Cpu::kTlbSupervisorUser;
+}
+
+/// Host address where that set has all of [linear, linear + size).
+void* tlb_host(const Cpu& cpu, Privilege privilege, Access access, uint64_t linear, unsigned size_bytes) {
+  const TlbEntry* set = cpu.tlb[tlb_set(cpu, privilege)][access == Access::kWrite ? 1 : 0];
+  void* host = nullptr;
+  return tlb_hit(set, cpu.tlb_generation, linear, size_bytes, host) ? host : nullptr;
+}
+
+bool has_code(const Cpu& cpu, uint64_t gpa) {
+  const CodeWatch::Page* page = cpu.memory->code_watch().page(Gpa(gpa));
+  return page == nullptr || page->granules.load(std::memory_order_acquire) != 0;
+}
+
+void note_large_page(Cpu& cpu, uint64_t linear, uint64_t page_size) {
+  if (page_size == kPageSize) return;
+  if (page_size > (uint64_t{4} << 20)) cpu.large_pages.has_gigabyte = true;
+  // A 4-MiB page is two regions; each is noted when one of its own 4-KiB pieces is filled.
+  cpu.large_pages.regions.set((linear >> 21) % LargePageFilter::kBits);
+}
+
+void fill_tlb(Cpu& cpu, Cpu::TlbMode set, uint64_t linear, const x86::Translation& page, const Extent& extent,
+              std::byte* host) {
+  if (set == Cpu::kTlbNever) return;
+  const uint64_t linear_page = linear & kPageMask;
+  const uint64_t addend = reinterpret_cast<uint64_t>(host) - linear;
+  const TlbEntry entry{linear_page | cpu.tlb_generation, addend};
+  const unsigned index = (linear / kPageSize) % Cpu::kTlbEntries;
+  cpu.tlb[set][0][index] = entry;
+  note_large_page(cpu, linear, page.page_size);
+  const bool may_write = page.writable || (set != Cpu::kTlbUser && !cpu.paging.write_protect);
+  if (may_write && page.dirty && extent.kind != ExtentKind::kRom && !has_code(cpu, page.gpa & kPageMask)) {
+    cpu.tlb[set][1][index] = entry;
+  }
+}
+
+/// Translates one page's part of an access. False: #PF is pending.
+bool resolve_piece(Cpu& cpu, uint64_t linear, unsigned size_bytes, Access access, Privilege privilege, Piece& piece) {
+  ++cpu.counters.tlb_misses;
+  x86::Translation page;
+  uint32_t error_code = 0;
+  if (!x86::walk(*cpu.memory, cpu.paging, linear, page_access(cpu, access, privilege), page, error_code)) {
+    cpu.state.cr2 = linear;  // SDM Vol. 3 6.15, interrupt 14
+    return cpu.raise(x86::kPageFault, error_code);
+  }
+  piece = Piece{.gpa = page.gpa, .host = nullptr, .size_bytes = size_bytes, .read_only = false};
+  const Extent* extent = cpu.memory->find(Gpa(page.gpa));
+  if (extent == nullptr) return true;
+  piece.host = extent->host + (page.gpa - extent->range.base.value());
+  piece.read_only = extent->kind == ExtentKind::kRom;
+  fill_tlb(cpu, tlb_set(cpu, privilege), linear, page, *extent, piece.host);
+  return true;
+}
+
+bool resolve(Cpu& cpu, uint64_t linear, unsigned size_bytes, Access access, Privilege privilege, Resolved& out) {
+  const auto in_first = static_cast<unsigned>(std::min<uint64_t>(size_bytes, kPageSize - linear % kPageSize));
+  if (!resolve_piece(cpu, linear, in_first, access, privilege, out.pieces[0])) return false;
+  out.count = 1;
+  if (in_first == size_bytes) return true;
+  uint64_t second = linear + in_first;
+  if (privilege == Privilege::kCurrent) second &= cpu.linear_mask;  // 32-bit code wraps at 4 GiB
+  out.count = 2;
+  return resolve_piece(cpu, second, size_bytes - in_first, access, privilege, out.pieces[1]);
+}
+
+// --- Moving bytes.
+
+/// MMIO goes to the machine in naturally sized parts: 8, 4, 2 or 1 bytes.
+void read_mmio(Cpu& cpu, const Piece& piece, uint8_t* out) {
+  for (unsigned done = 0; done < piece.size_bytes;) {
+    const unsigned part = std::min(8u, std::bit_floor(piece.size_bytes - done));
+    ++cpu.counters.mmio_accesses;
+    const uint64_t value = cpu.io->read_mmio(Gpa(piece.gpa + done), part);
+    std::memcpy(out + done, &value, part);
+    done += part;
+  }
+}
+
+void write_mmio(Cpu& cpu, const Piece& piece, const uint8_t* bytes) {
+  for (unsigned done = 0; done < piece.size_bytes;) {
+    const unsigned part = std::min(8u, std::bit_floor(piece.size_bytes - done));
+    uint64_t value = 0;
+    std::memcpy(&value, bytes + done, part);
+    ++cpu.counters.mmio_accesses;
+    cpu.io->write_mmio(Gpa(piece.gpa + done), part, value);
+    done += part;
+  }
+}
+
+template <typename T>
+void copy_one(void* to, const void* from) {
+  store_host<T>(to, load_host<T>(from));
+}
+
+/// One host access for the sizes that the guest may rely on to be atomic (SDM Vol. 3 9.1.1).
+void copy_guest(void* to, const void* from, unsigned size_bytes) {
+  switch (size_bytes) {
+    case 1: return copy_one<uint8_t>(to, from);
+    case 2: return copy_one<uint16_t>(to, from);
+    case 4: return copy_one<uint32_t>(to, from);
+    case 8: return copy_one<uint64_t>(to, from);
+    default: std::memcpy(to, from, size_bytes);
+  }
+}
+
+void read_resolved(Cpu& cpu, const Resolved& resolved, void* out) {
+  auto* bytes = static_cast<uint8_t*>(out);
+  for (unsigned i = 0; i < resolved.count; ++i) {
+    const Piece& piece = resolved.pieces[i];
+    if (piece.host == nullptr) {
+      read_mmio(cpu, piece, bytes);
+    } else {
+      copy_guest(bytes, piece.host, piece.size_bytes);
+    }
+    bytes += piece.size_bytes;
+  }
+}
+
+void write_resolved(Cpu& cpu, const Resolved& resolved, const void* from) {
+  const auto* bytes = static_cast<const uint8_t*>(from);
+  for (unsigned i = 0; i < resolved.count; ++i) {
+    const Piece& piece = resolved.pieces[i];
+    if (piece.host == nullptr) {
+      write_mmio(cpu, piece, bytes);
+    } else if (!piece.read_only) {
+      copy_guest(piece.host, bytes, piece.size_bytes);
+      cpu.code_written(Gpa(piece.gpa), piece.size_bytes);
+    }
+    bytes += piece.size_bytes;
+  }
+}
+
+// --- Checks around an access by segment.
+
+/// #GP(0), or #SS(0) through SS (SDM Vol. 1 3.3.7.1, Vol. 3 5.3).
+bool raise_segment_fault(Cpu& cpu, SegmentIndex segment) {
+  return cpu.raise(segment == kSs ? x86::kStackFault : x86::kGeneralProtection, 0);
+}
+
+/// Alignment that #AC wants of an operand (SDM Vol. 3 Table 6-7). 16- and 32-byte operands are left alone: the aligned SIMD
+/// forms raise #GP themselves, and #AC for the unaligned ones is optional (SDM Vol. 2, MOVUPS).
+unsigned required_alignment(unsigned size_bytes) {
+  switch (size_bytes) {
+    case 2: return 2;
+    case 4:
+    case 6: return 4;
+    case 8:
+    case 10: return 8;
+    case 1:
+    case 16:
+    case 32: return 1;
+    default: return size_bytes % 4 == 0 ? 4 : 2;
+  }
+}
+
+bool alignment_checked(const Cpu& cpu) {
+  return cpu.cpl == 3 && (cpu.state.cr0 & x86::kCr0Am) != 0 && (cpu.system_flags & x86::kAc) != 0;
+}
+
+/// Where kTlbNever sent an access here because of #AC or DR7. After translation: page faults come first (Table 6-2).
+bool check_watched_access(Cpu& cpu, uint64_t linear, unsigned size_bytes, Access access) {
+  if (cpu.tlb_mode != Cpu::kTlbNever) return true;
+  if (alignment_checked(cpu) && linear % required_alignment(size_bytes) != 0) {
+    return cpu.raise(x86::kAlignmentCheck, 0);
+  }
+  const uint32_t hits = match_data_breakpoints(cpu.state, linear, size_bytes, access == Access::kWrite);
+  if (hits != 0) cpu.note_debug_hit(hits);
+  return true;
+}
+
+bool resolve_operand(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access,
+                     Resolved& resolved) {
+  uint64_t linear = 0;
+  if (!cpu.linear_address(segment, offset, size_bytes, access, linear)) return false;
+  if (!resolve(cpu, linear, size_bytes, access, Privilege::kCurrent, resolved)) return false;
+  return check_watched_access(cpu, linear, size_bytes, access);
+}
+
+bool limit_allows(const x86::Segment& segment, uint64_t offset, unsigned size_bytes) {
+  const uint64_t last = offset + size_bytes - 1;
+  const bool code_or_expand_up = (segment.type() & 8) != 0 || (segment.type() & 4) == 0;
+  if (code_or_expand_up) return last <= segment.limit;
+  // Expand-down: everything above the limit, up to 64 KiB or 4 GiB (SDM Vol. 3 5.3).
+  return offset > segment.limit && last <= (segment.is_big() ? 0xffffffffu : 0xffffu);
+}
+
+/// SDM Vol. 3 3.4.5.1 Table 3-1: which segments may be read and written as data.
+bool type_allows(const x86::Segment& segment, Access access) {
+  const bool code = (segment.type() & 8) != 0;
+  const bool read_write_bit = (segment.type() & 2) != 0;
+  if (access == Access::kWrite) return !code && read_write_bit;
+  return access == Access::kExecute || !code || read_write_bit;
+}
+
+bool is_protected(const Cpu& cpu) {
+  return (cpu.state.cr0 & x86::kCr0Pe) != 0 && (cpu.system_flags & x86::kVm) == 0;
+}
+
+}  // namespace
+
+uint32_t match_data_breakpoints(const x86::CpuState& state, uint64_t linear, unsigned size_bytes, bool write) {
+  uint32_t hits = 0;
+  bool enabled_hit = false;
+  for (unsigned i = 0; i < 4; ++i) {
+    const auto kind = (state.dr7 >> (16 + 4 * i)) & 3;  // SDM Vol. 3 18.2.4: 01 writes, 11 reads and writes
+    if (kind != 3 && !(kind == 1 && write)) continue;
+    static constexpr uint64_t kLengths[] = {1, 2, 8, 4};
+    const uint64_t length = kLengths[(state.dr7 >> (18 + 4 * i)) & 3];
+    const uint64_t start = align_down(state.dr[i], length);  // low bits are ignored, 18.2.5
+    if (start - linear >= size_bytes && linear - start >= length) continue;
+    hits |= 1u << i;
+    enabled_hit = enabled_hit || ((state.dr7 >> (2 * i)) & 3) != 0;
+  }
+  return enabled_hit ? hits : 0;
+}
+
+bool data_breakpoints_armed(const x86::CpuState& state) {
+  for (unsigned i = 0; i < 4; ++i) {
+    const bool enabled = ((state.dr7 >> (2 * i)) & 3) != 0;
+    if (enabled && ((state.dr7 >> (16 + 4 * i)) & 1) != 0) return true;  // kinds 01 and 11
+  }
+  return false;
+}
+
+bool Cpu::linear_address(SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access, uint64_t& linear) {
+  const x86::Segment& descriptor = state.segments[segment];
+  if (in_long_mode) {
+    // Limits and types are not checked; the whole operand must be canonical (SDM Vol. 3 5.3.1, 5.8.1).
+    linear = offset + (segment >= x86::kFs ? descriptor.base : 0);
+    const uint64_t last = linear + size_bytes - 1;
+    if (x86::is_canonical(linear) && x86::is_canonical(last) && (linear ^ last) >> 63 == 0) return true;
+    return raise_segment_fault(*this, segment);
+  }
+  if (is_protected(*this) && (descriptor.unusable() || !type_allows(descriptor, access))) {
+    return raise_segment_fault(*this, segment);
+  }
+  if (!limit_allows(descriptor, offset, size_bytes)) return raise_segment_fault(*this, segment);
+  linear = (descriptor.base + offset) & 0xffffffff;
+  return true;
+}
+
+bool Cpu::load_slow(SegmentIndex segment, uint64_t offset, void* out, unsigned size_bytes) {
+  Resolved resolved;
+  if (!resolve_operand(*this, segment, offset, size_bytes, Access::kRead, resolved)) return false;
+  read_resolved(*this, resolved, out);
+  return true;
+}
+
+bool Cpu::store_slow(SegmentIndex segment, uint64_t offset, const void* value, unsigned size_bytes) {
+  Resolved resolved;
+  if (!resolve_operand(*this, segment, offset, size_bytes, Access::kWrite, resolved)) return false;
+  write_resolved(*this, resolved, value);
+  return true;
+}
+
+bool Cpu::load_bytes(SegmentIndex segment, uint64_t offset, void* out, unsigned size_bytes) {
+  if (size_bytes == 0) return true;
+  if (const void* host = try_host(segment, offset, size_bytes, Access::kRead)) {
+    std::memcpy(out, host, size_bytes);
+    return true;
+  }
+  return load_slow(segment, offset, out, size_bytes);
+}
+
+bool Cpu::store_bytes(SegmentIndex segment, uint64_t offset, const void* bytes, unsigned size_bytes) {
+  if (size_bytes == 0) return true;
+  if (void* host = try_host(segment, offset, size_bytes, Access::kWrite)) {
+    std::memcpy(host, bytes, size_bytes);
+    return true;
+  }
+  return store_slow(segment, offset, bytes, size_bytes);
+}
+
+bool Cpu::probe_store(SegmentIndex segment, uint64_t offset, unsigned size_bytes) {
+  if (size_bytes == 0 || try_host(segment, offset, size_bytes, Access::kWrite) != nullptr) return true;
+  Resolved resolved;
+  uint64_t linear = 0;
+  if (!linear_address(segment, offset, size_bytes, Access::kWrite, linear)) return false;
+  if (!resolve(*this, linear, size_bytes, Access::kWrite, Privilege::kCurrent, resolved)) return false;
+  if (tlb_mode == kTlbNever && alignment_checked(*this) && linear % required_alignment(size_bytes) != 0) {
+    return raise(x86::kAlignmentCheck, 0);
+  }
+  return true;
+}
+
+// --- Read-modify-write.
+
+namespace {
+
+enum RmwKind : uint8_t {
+  kRmwDirect,     // the handler works on guest RAM itself; nothing was ever decoded from the page
+  kRmwWatched,    // the same, but CodeWatch must hear of it
+  kRmwBuffered,   // through rmw_buffer: MMIO, page crossing, ROM
+  kRmwExclusive,  // buffered, with the world stopped
+};
+
+bool is_direct(const Resolved& resolved) {
+  return resolved.count == 1 && resolved.pieces[0].host != nullptr && !resolved.pieces[0].read_only;
+}
+
+}  // namespace
+
+void* Cpu::begin_rmw(SegmentIndex segment, uint64_t offset, unsigned size_bytes, bool locked) {
+  if (void* host = try_host(segment, offset, size_bytes, Access::kWrite)) {
+    rmw.kind = kRmwDirect;
+    return host;
+  }
+  uint64_t linear = 0;
+  if (!linear_address(segment, offset, size_bytes, Access::kWrite, linear)) return nullptr;
+  const bool crosses = linear % kPageSize + size_bytes > kPageSize;
+  if (crosses && locked) enter_exclusive();
+  Resolved resolved;
+  if (!resolve(*this, linear, size_bytes, Access::kWrite, Privilege::kCurrent, resolved) ||
+      !check_watched_access(*this, linear, size_bytes, Access::kWrite)) {
+    if (crosses && locked) leave_exclusive();
+    return nullptr;
+  }
+  rmw.segment = segment;
+  rmw.offset = offset;
+  rmw.size_bytes = size_bytes;
+  rmw.gpa[0] = resolved.pieces[0].gpa;
+  rmw.gpa[1] = resolved.pieces[1].gpa;
+  if (is_direct(resolved)) {
+    rmw.kind = kRmwWatched;
+    rmw_host = resolved.pieces[0].host;
+    return rmw_host;
+  }
+  rmw.kind = crosses && locked ? kRmwExclusive : kRmwBuffered;
+  // Devices are never called with the world stopped: a bus lock on MMIO means nothing to them anyway.
+  if (rmw.kind == kRmwExclusive && resolved.has_mmio()) {
+    leave_exclusive();
+    rmw.kind = kRmwBuffered;
+  }
+  read_resolved(*this, resolved, rmw_buffer);
+  return rmw_buffer;
+}
+
+void Cpu::finish_rmw() {
+  if (rmw.kind == kRmwDirect) return;
+  if (rmw.kind == kRmwWatched) return code_written(Gpa(rmw.gpa[0]), rmw.size_bytes);
+  Resolved resolved;
+  const auto in_first = static_cast<unsigned>(std::min<uint64_t>(rmw.size_bytes, kPageSize - rmw.gpa[0] % kPageSize));
+  const unsigned sizes[2] = {in_first, rmw.size_bytes - in_first};
+  resolved.count = sizes[1] == 0 ? 1 : 2;
+  for (unsigned i = 0; i < resolved.count; ++i) {
+    Piece& piece = resolved.pieces[i];
+    piece = Piece{.gpa = rmw.gpa[i], .host = nullptr, .size_bytes = sizes[i], .read_only = false};
+    if (const Extent* extent = memory->find(Gpa(piece.gpa))) {
+      piece.host = extent->host + (piece.gpa - extent->range.base.value());
+      piece.read_only = extent->kind == ExtentKind::kRom;
+    }
+  }
+  write_resolved(*this, resolved, rmw_buffer);
+  if (rmw.kind == kRmwExclusive) leave_exclusive();
+}
+
+// --- System structures and instruction fetch.
+
+bool Cpu::load_linear_slow(uint64_t linear, void* out, unsigned size_bytes, Privilege privilege) {
+  linear &= linear_space_mask(*this);
+  if (const void* host = tlb_host(*this, privilege, Access::kRead, linear, size_bytes)) {
+    copy_guest(out, host, size_bytes);
+    return true;
+  }
+  if (!x86::is_canonical(linear) || !x86::is_canonical(linear + size_bytes - 1)) {
+    return raise(x86::kGeneralProtection, 0);
+  }
+  Resolved resolved;
+  if (!resolve(*this, linear, size_bytes, Access::kRead, privilege, resolved)) return false;
+  read_resolved(*this, resolved, out);
+  return true;
+}
+
+bool Cpu::store_linear_slow(uint64_t linear, const void* value, unsigned size_bytes, Privilege privilege) {
+  linear &= linear_space_mask(*this);
+  if (void* host = tlb_host(*this, privilege, Access::kWrite, linear, size_bytes)) {
+    copy_guest(host, value, size_bytes);
+    return true;
+  }
+  if (!x86::is_canonical(linear) || !x86::is_canonical(linear + size_bytes - 1)) {
+    return raise(x86::kGeneralProtection, 0);
+  }
+  Resolved resolved;
+  if (!resolve(*this, linear, size_bytes, Access::kWrite, privilege, resolved)) return false;
+  write_resolved(*this, resolved, value);
+  return true;
+}
+
+uint64_t linear_space_mask(const Cpu& cpu) {
+  return (cpu.state.efer & x86::kEferLma) != 0 ? ~uint64_t{0} : 0xffffffff;
+}
+
+bool probe_linear_store(Cpu& cpu, uint64_t linear, unsigned size_bytes, Privilege privilege) {
+  linear &= linear_space_mask(cpu);
+  if (!x86::is_canonical(linear) || !x86::is_canonical(linear + size_bytes - 1)) {
+    return cpu.raise(x86::kGeneralProtection, 0);
+  }
+  if (tlb_host(cpu, privilege, Access::kWrite, linear, size_bytes) != nullptr) return true;
+  Resolved resolved;
+  return resolve(cpu, linear, size_bytes, Access::kWrite, privilege, resolved);
+}
+
+bool Cpu::translate_fetch(uint64_t linear, Translation& out) {
+  if (!x86::is_canonical(linear)) return raise(x86::kGeneralProtection, 0);
+  x86::Translation page;
+  uint32_t error_code = 0;
+  if (!x86::walk(*memory, paging, linear, page_access(*this, Access::kExecute, Privilege::kCurrent), page, error_code)) {
+    state.cr2 = linear;
+    return raise(x86::kPageFault, error_code);
+  }
+  out.gpa = Gpa(page.gpa);
+  out.global = page.global;
+  return true;
+}
+
+// --- Flushing (SDM Vol. 3 4.10.4).
+
+void Cpu::flush_tlb(bool keep_global) {
+  paging = x86::paging_mode(state, limits.physical_bits, limits.gigabyte_pages);
+  // Data entries do not know whether they are global: all go.
+  ++tlb_generation;
+  if (tlb_generation > kTlbGenerationMax) {
+    tlb_generation = 0;
+    for (auto& mode : tlb) {
+      for (auto& set : mode) std::fill(std::begin(set), std::end(set), TlbEntry{});
+    }
+  }
+  large_pages.regions.reset();
+  large_pages.has_gigabyte = false;
+  forget_code_translations(keep_global);
+}
+
+void Cpu::flush_tlb_page(uint64_t linear) {
+  if (large_pages.has_gigabyte) return flush_tlb(false);
+  const uint64_t region = linear >> 21;
+  const bool large = large_pages.regions.test(region % LargePageFilter::kBits) ||
+                     large_pages.regions.test((region ^ 1) % LargePageFilter::kBits);  // a 4-MiB page's other half
+  // In a large page all 4-KiB pieces go (4.10.4.1): both halves of the 4 MiB around it, as 32-bit paging may need.
+  const uint64_t pages = large ? 1024 : 1;
+  const uint64_t first = (large ? align_down(linear, uint64_t{4} << 20) : linear) / kPageSize;
+  for (auto& mode : tlb) {
+    for (auto& set : mode) {
+      for (uint64_t page = first; page < first + pages; ++page) {
+        TlbEntry& entry = set[page % kTlbEntries];
+        if ((entry.tag & kPageMask) == page * kPageSize) entry = TlbEntry{};
+      }
+    }
+  }
+  if (large) {
+    forget_code_translations(false);
+  } else {
+    forget_code_translation(linear);
+  }
+}
+
+void Cpu::flush_write_tlb() {
+  for (auto& mode : tlb) std::fill(std::begin(mode[1]), std::end(mode[1]), TlbEntry{});
+}
+
+}  // namespace tenon::interp

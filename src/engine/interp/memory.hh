@@ -1,0 +1,19 @@
+// What memory.cc offers beyond Cpu's own members: breakpoints on data and the address space of system structures.
+#pragma once
+
+#include "engine/interp/cpu.hh"
+
+namespace tenon::interp {
+
+/// DR6 bits B0-B3 of the breakpoints in DR7 that an access to [linear, linear + size) matches, 0 where none of them is
+/// enabled (SDM Vol. 3 18.2.3, 18.2.5).
+uint32_t match_data_breakpoints(const x86::CpuState& state, uint64_t linear, unsigned size_bytes, bool write);
+/// Whether DR7 enables any data breakpoint.
+bool data_breakpoints_armed(const x86::CpuState& state);
+
+/// GDT, LDT, IDT, TSS and inner stacks are addressed with 64 bits in IA-32e mode, also from compatibility mode, else with 32.
+uint64_t linear_space_mask(const Cpu& cpu);
+/// Cpu::probe_store() for a linear address.
+bool probe_linear_store(Cpu& cpu, uint64_t linear, unsigned size_bytes, Privilege privilege);
+
+}  // namespace tenon::interp
