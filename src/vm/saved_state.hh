@@ -7,7 +7,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -41,6 +43,28 @@ Result<Wire> load_wire_state(const SavedState& state, std::string_view schema, u
   Wire wire;
   std::memcpy(&wire, state.bytes.data(), sizeof(Wire));
   return wire;
+}
+
+/// One row of a restore()'s validation: `value` was found, at most `max` (or only bits of `max`) is possible.
+struct SavedField {
+  std::string_view name;
+  uint64_t value = 0;
+  uint64_t max = 0;
+  enum class Rule : uint8_t { kAtMost, kOnlyBits } rule = Rule::kAtMost;
+};
+
+/// kCorrupt naming the first field that breaks its rule.
+inline Result<void> check_saved_fields(std::string_view schema, std::initializer_list<SavedField> fields) {
+  for (const SavedField& field : fields) {
+    const bool is_good =
+        field.rule == SavedField::Rule::kAtMost ? field.value <= field.max : (field.value & ~field.max) == 0;
+    if (!is_good)
+      return fail(ErrorCode::kCorrupt, "saved state of " + std::string(schema) + ": " + std::string(field.name) +
+                                           " is " + std::to_string(field.value) + ", allowed " +
+                                           (field.rule == SavedField::Rule::kAtMost ? "at most " : "bits ") +
+                                           std::to_string(field.max));
+  }
+  return {};
 }
 
 }  // namespace tenon
