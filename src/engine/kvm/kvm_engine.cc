@@ -126,13 +126,11 @@ Result<void> KvmEngine::filter_msrs() {
 
 Result<std::vector<CpuidEntry>> KvmEngine::supported_cpuid() const {
   constexpr unsigned kEntriesMax = 256;
-  std::vector<std::byte> bytes(sizeof(kvm_cpuid2) + kEntriesMax * sizeof(kvm_cpuid_entry2));
-  auto* cpuid = reinterpret_cast<kvm_cpuid2*>(bytes.data());
-  cpuid->nent = kEntriesMax;
-  TRY(KVM_IOCTL(kvm_, KVM_GET_SUPPORTED_CPUID, cpuid));
+  CpuidList cpuid(kEntriesMax);
+  TRY(KVM_IOCTL(kvm_, kGetSupportedCpuid, cpuid.data()));
   std::vector<CpuidEntry> entries;
-  for (uint32_t i = 0; i < cpuid->nent; ++i) {
-    const kvm_cpuid_entry2& in = cpuid->entries[i];
+  for (uint32_t i = 0; i < cpuid.count_word(); ++i) {
+    const kvm_cpuid_entry2& in = cpuid[i];
     if ((in.function & 0xffff0000u) == 0x40000000u) continue;  // the personality's
     CpuidEntry entry{.leaf = in.function,
                      .subleaf = in.index,

@@ -41,23 +41,19 @@ constexpr std::array kMsrRows = {
 
 // One MSR at a time, so that an MSR this KVM does not have is skipped instead of ending the list.
 bool get_msr(const Fd& vcpu, uint32_t index, uint64_t& value) {
-  alignas(kvm_msrs) std::array<std::byte, sizeof(kvm_msrs) + sizeof(kvm_msr_entry)> bytes{};
-  auto* msrs = reinterpret_cast<kvm_msrs*>(bytes.data());
-  msrs->nmsrs = 1;
-  msrs->entries[0].index = index;
-  const Result<int> got = KVM_IOCTL(vcpu, KVM_GET_MSRS, msrs);
+  MsrList msrs(1);
+  msrs[0].index = index;
+  const Result<int> got = KVM_IOCTL(vcpu, kGetMsrs, msrs.data());
   if (!got || *got != 1) return false;
-  value = msrs->entries[0].data;
+  value = msrs[0].data;
   return true;
 }
 
 bool set_msr(const Fd& vcpu, uint32_t index, uint64_t value) {
-  alignas(kvm_msrs) std::array<std::byte, sizeof(kvm_msrs) + sizeof(kvm_msr_entry)> bytes{};
-  auto* msrs = reinterpret_cast<kvm_msrs*>(bytes.data());
-  msrs->nmsrs = 1;
-  msrs->entries[0].index = index;
-  msrs->entries[0].data = value;
-  const Result<int> set = KVM_IOCTL(vcpu, KVM_SET_MSRS, msrs);
+  MsrList msrs(1);
+  msrs[0].index = index;
+  msrs[0].data = value;
+  const Result<int> set = KVM_IOCTL(vcpu, kSetMsrs, msrs.data());
   return set && *set == 1;
 }
 
@@ -136,10 +132,10 @@ x86::Activity activity_of(uint32_t mp_state) {
 }
 
 Result<void> get_extended(const Fd& vcpu, CpuState& state) {
-  kvm_xsave xsave{};
-  TRY(KVM_IOCTL(vcpu, KVM_GET_XSAVE, &xsave));
-  static_assert(sizeof xsave.region >= x86::XsaveArea::kSizeBytes);
-  std::memcpy(state.xsave.bytes.data(), xsave.region, x86::XsaveArea::kSizeBytes);
+  XsaveRegion xsave{};
+  TRY(KVM_IOCTL(vcpu, kGetXsave, &xsave));
+  static_assert(sizeof xsave.words >= x86::XsaveArea::kSizeBytes);
+  std::memcpy(state.xsave.bytes.data(), xsave.words, x86::XsaveArea::kSizeBytes);
   kvm_xcrs xcrs{};
   TRY(KVM_IOCTL(vcpu, KVM_GET_XCRS, &xcrs));
   if (xcrs.nr_xcrs > 0) state.xcr0 = xcrs.xcrs[0].value;
@@ -152,9 +148,9 @@ Result<void> set_extended(const Fd& vcpu, const CpuState& state) {
   xcrs.nr_xcrs = 1;
   xcrs.xcrs[0].value = state.xcr0;
   TRY(KVM_IOCTL(vcpu, KVM_SET_XCRS, &xcrs));
-  kvm_xsave xsave{};
-  std::memcpy(xsave.region, state.xsave.bytes.data(), x86::XsaveArea::kSizeBytes);
-  TRY(KVM_IOCTL(vcpu, KVM_SET_XSAVE, &xsave));
+  XsaveRegion xsave{};
+  std::memcpy(xsave.words, state.xsave.bytes.data(), x86::XsaveArea::kSizeBytes);
+  TRY(KVM_IOCTL(vcpu, kSetXsave, &xsave));
   return {};
 }
 

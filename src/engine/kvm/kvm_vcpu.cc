@@ -42,11 +42,9 @@ Result<std::unique_ptr<KvmVcpu>> KvmVcpu::create(const Fd& vm, const VcpuConfig&
 }
 
 Result<void> KvmVcpu::set_cpuid(std::span<const CpuidEntry> entries) {
-  std::vector<std::byte> bytes(sizeof(kvm_cpuid2) + entries.size() * sizeof(kvm_cpuid_entry2));
-  auto* cpuid = reinterpret_cast<kvm_cpuid2*>(bytes.data());
-  cpuid->nent = static_cast<uint32_t>(entries.size());
+  CpuidList cpuid(entries.size());
   for (size_t i = 0; i < entries.size(); ++i) {
-    kvm_cpuid_entry2& out = cpuid->entries[i];
+    kvm_cpuid_entry2& out = cpuid[i];
     out.function = entries[i].leaf;
     out.index = entries[i].subleaf;
     out.flags = entries[i].subleaf_matters ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0;
@@ -55,7 +53,7 @@ Result<void> KvmVcpu::set_cpuid(std::span<const CpuidEntry> entries) {
     out.ecx = entries[i].result.ecx;
     out.edx = entries[i].result.edx;
   }
-  TRY(KVM_IOCTL(fd_, KVM_SET_CPUID2, cpuid));
+  TRY(KVM_IOCTL(fd_, kSetCpuid2, cpuid.data()));
   return {};
 }
 
@@ -67,12 +65,10 @@ Result<void> KvmVcpu::set_tsc(uint64_t host_tsc_offset) {
   attribute.addr = reinterpret_cast<uintptr_t>(&host_tsc_offset);
   if (KVM_IOCTL(fd_, KVM_SET_DEVICE_ATTR, &attribute)) return {};
   // Before Linux 5.16: write the counter itself; KVM matches vCPUs written within a second.
-  alignas(kvm_msrs) std::byte bytes[sizeof(kvm_msrs) + sizeof(kvm_msr_entry)] = {};
-  auto* msrs = reinterpret_cast<kvm_msrs*>(bytes);
-  msrs->nmsrs = 1;
-  msrs->entries[0].index = 0x10;  // IA32_TIME_STAMP_COUNTER
-  msrs->entries[0].data = __rdtsc() + host_tsc_offset;
-  TRY(KVM_IOCTL(fd_, KVM_SET_MSRS, msrs));
+  MsrList msrs(1);
+  msrs[0].index = 0x10;  // IA32_TIME_STAMP_COUNTER
+  msrs[0].data = __rdtsc() + host_tsc_offset;
+  TRY(KVM_IOCTL(fd_, kSetMsrs, msrs.data()));
   return {};
 }
 

@@ -1,0 +1,188 @@
+// Small 64-bit guests for the engine contract tests, entered at CPL 0 by flat_guest at FlatGuest::kCode. Each is copied
+// there on its own, so it refers to itself only by RIP. They report on port 0xf4 and finish with port 0xf5.
+        .intel_syntax noprefix
+        .section .rodata.guest, "a", @progbits
+        .set REPORT, 0xf4
+        .set DONE, 0xf5
+        .set DEVICE_MMIO, 0xd0000000
+        .set LOCAL_APIC, 0xfee00000
+        .set IO_APIC, 0xfec00000
+
+.macro  guest name
+        .balign 64
+        .globl  tenon_guest_\name
+tenon_guest_\name:
+.endm
+.macro  end_guest name
+        out     DONE, al
+9:      hlt
+        jmp     9b
+.endm
+// A handler at a fixed offset from the guest's start, for FlatGuest::set_gate.
+.macro  handler name, offset
+        .org    tenon_guest_\name + \offset
+.endm
+
+// IN and OUT of each size, REP INS and OUTS.
+guest ports
+        in      al, 0x10
+        inc     al
+        out     0x11, al
+        in      ax, 0x12
+        inc     ax
+        out     0x14, ax
+        in      eax, 0x18
+        inc     eax
+        out     0x1c, eax
+        mov     edi, 0x20000
+        mov     edx, 0x620
+        mov     ecx, 5
+        cld
+        rep insb
+        mov     esi, 0x20000
+        mov     edx, 0x621
+        mov     ecx, 5
+        rep outsb
+end_guest ports
+
+// Loads and stores of each size, read-modify-write and REP MOVS on a device.
+guest mmio
+        mov     rbx, DEVICE_MMIO
+        mov     al, [rbx]
+        mov     [rbx + 0x10], al
+        mov     ax, [rbx + 2]
+        mov     [rbx + 0x12], ax
+        mov     eax, [rbx + 4]
+        mov     [rbx + 0x14], eax
+        mov     rax, [rbx + 8]
+        mov     [rbx + 0x18], rax
+        add     dword ptr [rbx + 0x14], 1
+        mov     rsi, rbx
+        mov     edi, 0x20000
+        mov     ecx, 2
+        cld
+        rep movsq
+        mov     rax, [0x20008]
+        mov     [rbx + 0x20], rax
+end_guest mmio
+
+// A personality MSR written and read, then one the machine refuses: #GP.
+guest msr
+        mov     ecx, 0x4b564d01
+        mov     eax, 0x11223344
+        mov     edx, 0x55667788
+        wrmsr
+        xor     eax, eax
+        xor     edx, edx
+        rdmsr
+        out     REPORT, eax
+        mov     eax, edx
+        out     REPORT, eax
+        mov     ecx, 0x4b564d7f
+        rdmsr
+        ud2
+handler msr, 0x80                       // vector 13
+        mov     eax, 13
+        out     REPORT, eax
+end_guest msr
+
+// No IDT: the first exception is a triple fault.
+guest triple_fault
+        lidt    [rip + 1f]
+        ud2
+1:      .word   0
+        .quad   0
+end_guest triple_fault
+
+// Counts in RBX for ever.
+guest count
+        xor     ebx, ebx
+1:      inc     rbx
+        jmp     1b
+end_guest count
+
+// Waits for interrupt vector 0x40 on its local APIC, twice.
+guest interrupt
+        mov     rbx, LOCAL_APIC
+        mov     dword ptr [rbx + 0xf0], 0x1ff
+        mov     eax, 1
+        out     REPORT, eax
+        sti
+        hlt
+        sti
+        hlt
+        cli
+end_guest interrupt
+handler interrupt, 0x80                 // vector 0x40
+        mov     rbx, LOCAL_APIC
+        mov     dword ptr [rbx + 0xb0], 0
+        mov     eax, 0x40
+        out     REPORT, eax
+        iretq
+
+// Routes GSI 5 to vector 0x41 through the IOAPIC and waits for it.
+guest io_apic
+        mov     al, 0xff                // the 8259s hear GSI 5 too: mask them
+        out     0x21, al
+        out     0xa1, al
+        mov     rbx, LOCAL_APIC
+        mov     dword ptr [rbx + 0xf0], 0x1ff
+        mov     rsi, IO_APIC
+        mov     dword ptr [rsi], 0x10 + 5 * 2 + 1
+        mov     dword ptr [rsi + 0x10], 0
+        mov     dword ptr [rsi], 0x10 + 5 * 2
+        mov     dword ptr [rsi + 0x10], 0x41
+        mov     eax, 1
+        out     REPORT, eax
+        sti
+        hlt
+        cli
+end_guest io_apic
+handler io_apic, 0x80                   // vector 0x41
+        mov     rbx, LOCAL_APIC
+        mov     dword ptr [rbx + 0xb0], 0
+        mov     eax, 0x41
+        out     REPORT, eax
+        iretq
+
+// Rings doorbells that the host has connected to eventfds, and one it has not.
+guest doorbell
+        mov     edx, 0x600
+        mov     eax, 7
+        out     dx, ax
+        mov     rbx, DEVICE_MMIO
+        mov     dword ptr [rbx + 0x100], 3
+        mov     dword ptr [rbx + 0x104], 4
+end_guest doorbell
+
+// Starts vCPU 1 by INIT and SIPI: real mode at 0x5000, where it writes 0x77 to port 0x10.
+guest startup
+        mov     edi, 0x5000
+        lea     rsi, [rip + trampoline]
+        mov     ecx, offset trampoline_end - trampoline
+        cld
+        rep movsb
+        mov     rbx, LOCAL_APIC
+        mov     dword ptr [rbx + 0xf0], 0x1ff
+        mov     dword ptr [rbx + 0x310], 1 << 24
+        mov     dword ptr [rbx + 0x300], 0x4500 // INIT, assert
+        mov     dword ptr [rbx + 0x310], 1 << 24
+        mov     dword ptr [rbx + 0x300], 0x4605 // SIPI, vector 5
+1:      pause
+        cmp     dword ptr [0x5100], 0x1234
+        jne     1b
+end_guest startup
+trampoline:
+        .code16
+        mov     al, 0x77
+        out     0x10, al
+        xor     ax, ax
+        mov     ds, ax
+        movw    word ptr ds:[0x5102], 0
+        movw    word ptr ds:[0x5100], 0x1234
+1:      hlt
+        jmp     1b
+trampoline_end:
+        .code64
+        .skip   1024                    // every guest is copied as its first KiB
+        .section .note.GNU-stack, "", @progbits
