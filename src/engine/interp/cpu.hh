@@ -46,7 +46,7 @@ struct alignas(64) Step {
   /// (kZeroRegister where there is none, kTraceRip with an adjusted displacement for RIP-relative operands).
   Insn insn;
   uint16_t offset = 0;  // of this instruction from the trace's first byte; offset + insn.length is the next one's
-  uint16_t index = 0;   // of this step in its trace
+  uint16_t remaining = 0;  // instructions of the trace after this one: leaving here takes them off the count
   uint64_t scratch = 0; // for the family that owns the handler, set when the trace is built (vector: the thunk)
 };
 static_assert(sizeof(Step) == 64);
@@ -137,6 +137,7 @@ class alignas(64) Cpu {
   uint64_t linear_mask;        // 2^64 - 1 in 64-bit mode, else 2^32 - 1
   uint64_t system_flags;       // RFLAGS without the arithmetic bits: DF, IF, TF, AC, ... and the always-one bit
   uint64_t code_base;          // CS base, 0 in 64-bit mode
+  uint64_t instructions;       // retired, counted by trace
   SegmentWindow window[x86::kSegmentCount];
   Fault pending_fault;
   TlbEntry tlb[kTlbModes][2][kTlbEntries];  // [mode][Access::kRead or kWrite]
@@ -272,8 +273,13 @@ class alignas(64) Cpu {
   void fault(const Step* step, x86::Vector number, uint32_t error_code);
   /// Leaves the trace after completing `step`, at its next instruction (mode change, STI, HLT, I/O that raised a stop...).
   void leave_after(const Step* step);
-  /// Leaves the trace with rip = `target` (already cut to the operand size); canonical and limit checks are the caller's.
-  void leave_to(uint64_t target);
+  /// Leaves the trace with `step` still (or again) to be executed: a string instruction between two iterations.
+  void leave_at(const Step* step);
+  /// Leaves the trace with rip = `target` (already cut to the operand size); canonical and limit checks are the caller's
+  /// (is_code_target()). Only from the last step of a trace (rows with kBranch or kSerializing).
+  void leave_to(uint64_t target) { rip = target; }
+  /// Whether near control transfers may go to `target`: canonical in 64-bit mode, inside the limit of CS otherwise.
+  bool is_code_target(uint64_t target) const;
   /// Something about interrupts changed (activity, CR8, NMI blocking): leave the trace after it and the run loop looks.
   void request_event_check() { attention |= kAttentionEvents; }
   /// STI, MOV SS, POP SS: then leave_after().

@@ -150,7 +150,12 @@ inline bool Cpu::raise(x86::Vector number, uint32_t error_code) {
   return false;
 }
 
-inline void Cpu::fault(const Step* step) { rip = this_rip(step); }
+inline void Cpu::leave_at(const Step* step) {
+  rip = this_rip(step);
+  instructions -= step->remaining + 1u;
+}
+
+inline void Cpu::fault(const Step* step) { leave_at(step); }
 
 inline void Cpu::fault(const Step* step, x86::Vector number) {
   raise(number);
@@ -162,8 +167,17 @@ inline void Cpu::fault(const Step* step, x86::Vector number, uint32_t error_code
   fault(step);
 }
 
-inline void Cpu::leave_after(const Step* step) { rip = next_rip(step); }
+inline void Cpu::leave_after(const Step* step) {
+  rip = next_rip(step);
+  instructions -= step->remaining;
+}
 
-inline void Cpu::leave_to(uint64_t target) { rip = target; }
+inline bool is_canonical(uint64_t linear) {
+  return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
+}
+
+inline bool Cpu::is_code_target(uint64_t target) const {
+  return in_long_mode ? is_canonical(target) : target <= state.segments[x86::kCs].limit;
+}
 
 }  // namespace tenon::interp
