@@ -63,7 +63,7 @@ bool CodeWatch::note_write(Gpa gpa, uint64_t size_bytes) const {
   full_fence();
   bool hit = false;
   uint64_t address = gpa.value();
-  uint64_t left = size_bytes;
+  uint64_t left = std::min(size_bytes - 1, ~address) + 1;  // stops at 2^64
   while (left > 0) {
     const uint64_t offset = address % kPageSize;
     const uint64_t count = std::min(left, kPageSize - offset);
