@@ -11,8 +11,8 @@ namespace tenon::interp {
 
 /// Delivers cpu.pending_fault and clears has_fault and kAttentionFault. Faults push RF = 1, traps (#BP, #OF, #DB traps) do not.
 void deliver_fault(Cpu& cpu);
-/// #DB: `dr6_bits` (B0-B3, BD, BS, BT) are set in DR6 first. `is_fault`: instruction breakpoints and general detect, which
-/// push RF = 1; the others are traps.
+/// #DB: `dr6_bits` (B0-B3, BD, BS, BT) are set in DR6 first. `is_fault`: instruction breakpoints and general detect. Only
+/// general detect pushes RF = 1; an instruction breakpoint leaves setting it to the handler (SDM Vol. 3 18.3.1.1).
 void deliver_debug(Cpu& cpu, uint32_t dr6_bits, bool is_fault);
 /// External interrupt `vector` (maskable, already acknowledged).
 void deliver_interrupt(Cpu& cpu, uint8_t vector);

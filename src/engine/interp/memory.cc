@@ -230,14 +230,6 @@ bool resolve_operand(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned s
   return check_watched_access(cpu, linear, size_bytes, access);
 }
 
-bool limit_allows(const x86::Segment& segment, uint64_t offset, unsigned size_bytes) {
-  const uint64_t last = offset + size_bytes - 1;
-  const bool code_or_expand_up = (segment.type() & 8) != 0 || (segment.type() & 4) == 0;
-  if (code_or_expand_up) return last <= segment.limit;
-  // Expand-down: everything above the limit, up to 64 KiB or 4 GiB (SDM Vol. 3 5.3).
-  return offset > segment.limit && last <= (segment.is_big() ? 0xffffffffu : 0xffffu);
-}
-
 /// SDM Vol. 3 3.4.5.1 Table 3-1: which segments may be read and written as data.
 bool type_allows(const x86::Segment& segment, Access access) {
   const bool code = (segment.type() & 8) != 0;
@@ -251,6 +243,14 @@ bool is_protected(const Cpu& cpu) {
 }
 
 }  // namespace
+
+bool segment_limit_allows(const x86::Segment& segment, uint64_t offset, unsigned size_bytes) {
+  const uint64_t last = offset + size_bytes - 1;
+  const bool code_or_expand_up = (segment.type() & 8) != 0 || (segment.type() & 4) == 0;
+  if (code_or_expand_up) return last <= segment.limit;
+  // Expand-down: everything above the limit, up to 64 KiB or 4 GiB (SDM Vol. 3 5.3).
+  return offset > segment.limit && last <= (segment.is_big() ? 0xffffffffu : 0xffffu);
+}
 
 uint32_t match_data_breakpoints(const x86::CpuState& state, uint64_t linear, unsigned size_bytes, bool write) {
   uint32_t hits = 0;
@@ -288,7 +288,7 @@ bool Cpu::linear_address(SegmentIndex segment, uint64_t offset, unsigned size_by
   if (is_protected(*this) && (descriptor.unusable() || !type_allows(descriptor, access))) {
     return raise_segment_fault(*this, segment);
   }
-  if (!limit_allows(descriptor, offset, size_bytes)) return raise_segment_fault(*this, segment);
+  if (!segment_limit_allows(descriptor, offset, size_bytes)) return raise_segment_fault(*this, segment);
   linear = (descriptor.base + offset) & 0xffffffff;
   return true;
 }
