@@ -88,21 +88,6 @@ bool is_simd(const Insn& insn) { return (insn.row->flags & (x86::kMmx | x86::kSs
 
 }  // namespace
 
-void fx_reset_top(VectorState& state) {
-  const unsigned top = fx_top(state);
-  uint8_t turned[8][Fx::kRegisterBytes];
-  for (unsigned physical = 0; physical < 8; ++physical)
-    std::memcpy(turned[physical], fx_register(state, (physical - top) & 7u), Fx::kRegisterBytes);
-  std::memcpy(state.fx + Fx::kRegisters, turned, sizeof turned);
-  fx_set<uint16_t>(state, Fx::kStatus, static_cast<uint16_t>(fx_get<uint16_t>(state, Fx::kStatus) & ~Fx::kTop));
-}
-
-void fx_init(VectorState& state) {
-  fx_reset_top(state);
-  std::memset(state.fx, 0, Fx::kDp + 8);
-  fx_set<uint16_t>(state, Fx::kControl, Fx::kInitialControl);
-}
-
 bool gate_open_slow(Cpu& cpu, Gate gate) {
   const uint64_t cr0 = cpu.state.cr0, cr4 = cpu.state.cr4;
   if (gate == Gate::kAvx) {
@@ -114,7 +99,7 @@ bool gate_open_slow(Cpu& cpu, Gate gate) {
   }
   if ((cr0 & x86::kCr0Ts) != 0) return cpu.raise(x86::kDeviceNotAvailable);
   const bool uses_x87 = gate == Gate::kMmx || gate == Gate::kSseMmx;
-  if (uses_x87 && (fx_get<uint16_t>(cpu.vector, Fx::kStatus) & Fx::kErrorSummary) != 0) return cpu.raise(x86::kX87Error);
+  if (uses_x87 && fx_pending_errors(cpu.vector) != 0) return cpu.raise(x86::kX87Error);
   return true;
 }
 

@@ -20,7 +20,7 @@ Handler xsave_handler(const Insn& insn);                                // xsave
 struct Fx {
   enum : unsigned { kControl = 0, kStatus = 2, kTags = 4, kOpcode = 6, kIp = 8, kDp = 16, kRegisters = 32, kRegisterBytes = 16 };
   enum : uint16_t {
-    kInvalidFlag = 1 << 0, kPrecisionFlag = 1 << 5, kErrorFlags = 0x3f, kErrorSummary = 1 << 7, kTop = 7 << 11, kBusy = 1 << 15,
+    kErrorFlags = 0x3f, kErrorsThatStopStores = 0x1f, kErrorSummary = 1 << 7, kTop = 7 << 11, kBusy = 1 << 15,
     kInitialControl = 0x37f,
   };
 };
@@ -38,10 +38,25 @@ inline void fx_set(VectorState& state, unsigned at, T value) {
 inline unsigned fx_top(const VectorState& state) { return (fx_get<uint16_t>(state, Fx::kStatus) >> 11) & 7u; }
 inline uint8_t* fx_register(VectorState& state, unsigned slot) { return state.fx + Fx::kRegisters + Fx::kRegisterBytes * slot; }
 
-/// Turns the register slots so that slot 0 is physical register 0 instead of ST(0), and makes TOP 0.
+/// Turns the register slots, which are in stack order, for a TOP that changes while the registers stay where they are.
+void fx_turn(VectorState& state, unsigned old_top, unsigned new_top);
+/// Makes TOP 0, so that slot n is physical register n, which is MMn.
 void fx_reset_top(VectorState& state);
+/// Unmasked exception flags: those that make the next waiting instruction raise #MF.
+inline unsigned fx_pending_errors(const VectorState& state) {
+  return fx_get<uint16_t>(state, Fx::kStatus) & ~unsigned{fx_get<uint16_t>(state, Fx::kControl)} & Fx::kErrorFlags;
+}
+/// Writes control and status word as a processor holds them: reserved bits fixed, ES and B derived (SDM Vol. 1 8.1.3.3).
+void fx_set_control_status(VectorState& state, uint16_t control, uint16_t status);
 /// FNINIT: the registers keep their contents (SDM Vol. 1 8.1.3).
 void fx_init(VectorState& state);
+
+/// CR0.EM and CR0.TS; for a waiting instruction also pending exceptions. False with #NM or #MF raised.
+inline bool x87_gate_open(Cpu& cpu, bool waiting) {
+  if ((cpu.state.cr0 & (x86::kCr0Em | x86::kCr0Ts)) != 0) [[unlikely]] return cpu.raise(x86::kDeviceNotAvailable);
+  if (waiting && fx_pending_errors(cpu.vector) != 0) [[unlikely]] return cpu.raise(x86::kX87Error);
+  return true;
+}
 
 /// Slow half of gate_open(): raises #UD or #NM (or #MF for MMX) unless the gate is open after all.
 bool gate_open_slow(Cpu& cpu, Gate gate);

@@ -298,7 +298,7 @@ Writer trap_exit() {
   Writer out;
   emit_store_mxcsr(out);
   emit_restore_host_mxcsr(out);
-  out.bytes({0x0f, 0x77});                                                  // emms
+  out.bytes({0xdb, 0xe3});                                                  // fninit
   if (__builtin_cpu_supports("avx")) out.bytes({0xc5, 0xf8, 0x77});         // vzeroupper
   out.bytes({0xb8});                                                        // mov eax, kTrapped
   out.imm32(VectorPlan::kTrapped);
@@ -308,17 +308,21 @@ Writer trap_exit() {
 
 Writer x87_thunk(const Insn& insn) {
   Writer out;
+  emit_save_host_mxcsr(out);                   // for trap_exit()
   out.on_state({0x0f, 0xae}, 8, 1, kFxField);  // fxrstor64
+  const bool uses_flags = (insn.row->rflags_read | insn.row->rflags_written) != 0;
+  if (uses_flags) out.bytes({0x89, 0xd0, 0x04, 0x7f, 0x9e});  // mov eax, edx; add al, 127 (OF from AL); sahf
   const uint8_t modrm = insn.is_memory ? static_cast<uint8_t>((insn.modrm & 0x38u) | kRsiPointer) : insn.modrm;
   out.bytes({insn.opcode, modrm});
-  if (insn.row->rflags_written != 0) emit_flags_to_eax(out);
+  if (uses_flags) emit_flags_to_eax(out);
   out.on_state({0x0f, 0xae}, 8, 0, kFxField);  // fxsave64
   out.bytes({0xdb, 0xe3, 0xc3});               // fninit; ret
   return out;
 }
 
-VectorPlan::Code code_at(const std::byte* address) {
-  return reinterpret_cast<VectorPlan::Code>(reinterpret_cast<uintptr_t>(address));
+template <typename Code>
+Code code_at(const std::byte* address) {
+  return reinterpret_cast<Code>(reinterpret_cast<uintptr_t>(address));
 }
 
 Gate gate_of(const Shape& shape, const Insn& insn) {
@@ -381,22 +385,22 @@ const VectorPlan* VectorThunks::plan(const Insn& insn, bool long_mode) {
   const Writer out = simd_thunk(insn, shape);
   const std::byte* code = impl_->memory.append(out.code());
   if (code == nullptr) return nullptr;
-  plan.code = code_at(code);
+  plan.code = code_at<VectorPlan::Code>(code);
   return impl_->by_key[key] = &impl_->plans.emplace_back(plan);
 }
 
 const X87Plan* VectorThunks::x87_plan(const Insn& insn) {
-  const uint32_t key = uint32_t{insn.opcode} << 8 | (insn.is_memory ? insn.modrm & 0x38u : insn.modrm);
+  const uint32_t key = uint32_t{insn.opcode} << 9 | (insn.is_memory ? 1u << 8 : 0u) | (insn.is_memory ? insn.modrm & 0x38u : insn.modrm);
   const MutexLock lock(impl_->mutex);
   if (const auto found = impl_->x87_by_key.find(key); found != impl_->x87_by_key.end()) return found->second;
   X87Plan plan;
-  plan.writes_flags = insn.row->rflags_written != 0;
+  plan.uses_flags = (insn.row->rflags_read | insn.row->rflags_written) != 0;
   if (insn.is_memory) plan.memory_bytes = static_cast<uint8_t>(x86::memory_operand_size(insn));
   plan.writes_memory = insn.is_memory && (insn.row->flags & x86::kWritesOp0) != 0 && is_x87_memory(insn.row->operands[0]);
   const Writer out = x87_thunk(insn);
   const std::byte* code = impl_->memory.append(out.code());
   if (code == nullptr) return nullptr;
-  plan.code = code_at(code);
+  plan.code = code_at<X87Plan::Code>(code);
   return impl_->x87_by_key[key] = &impl_->x87_plans.emplace_back(plan);
 }
 

@@ -16,7 +16,7 @@
 // Legacy SSE loads and stores 16 bytes, so the upper YMM half in memory stays; VEX stores 32, so what the instruction has
 // zeroed is zero. The host's MXCSR is put back, and VZEROUPPER and EMMS leave the registers as the ABI wants them.
 //
-// x87 thunks load the whole x87 state with FXRSTOR and save it with FXSAVE. They cannot trap: an unmasked x87 exception
+// x87 thunks load the whole x87 state with FXRSTOR and save it with FXSAVE. They do not trap: an unmasked x87 exception
 // stays pending in the status word, and the next waiting instruction's handler raises it (SDM Vol. 1 8.7).
 //
 // Threads: plan() and x87_plan() take a lock; plans never change or move, and their code runs on any thread.
@@ -60,11 +60,13 @@ struct VectorPlan {
   bool uses_mmx() const { return reg == Place::kMmx || rm == Place::kMmx; }
 };
 
+/// An x87 instruction. Where it uses flags, they go in through rdx (in place of a pointer) and come out in eax.
 struct X87Plan {
-  VectorPlan::Code code = nullptr;
+  using Code = uint32_t (*)(void*, void* memory, uint64_t flags, void*, VectorState* state, uint64_t*);
+  Code code = nullptr;
   uint8_t memory_bytes = 0;
   bool writes_memory = false;
-  bool writes_flags = false;
+  bool uses_flags = false;  // FCMOVcc reads them, FCOMI writes them unless its unmasked exception stops it
 };
 
 class VectorThunks {
