@@ -1,5 +1,5 @@
-// Mutex with clang's thread-safety annotations (std::mutex of libstdc++ carries none). `make check-threads` builds with
-// clang and -Wthread-safety as error. Say beside each TENON_GUARDED_BY member which threads touch it.
+// Mutex with clang's thread-safety annotations (std::mutex of libstdc++ carries none). The fuzz preset
+// builds with clang and -Wthread-safety as error. Say beside each TENON_GUARDED_BY member which threads touch it.
 #pragma once
 
 #include <condition_variable>
