@@ -142,7 +142,7 @@ const char* self_test_step_name(SelfTestStep step) { return kStepNames.at(static
 Result<SelfTestReport> run_engine_self_test(Engine& engine) {
   GuestMemory memory;
   const x86::CpuState state = TRY(load_guest(memory));
-  const std::unique_ptr<HostClock> clock = HostClock::create();
+  const std::unique_ptr<HostClock> clock = std::make_unique<HostClock>();
   TRY(engine.attach(memory, *clock));
   const std::vector<CpuidEntry> cpuid = TRY(engine.supported_cpuid());
   VcpuSignal signal;

@@ -117,7 +117,7 @@ class EngineTest : public testing::TestWithParam<EngineKind> {
       engine_ = std::move(*engine);
     }
     ASSERT_TRUE(memory_.add({Gpa(0), 4 << 20}, ExtentKind::kPrivate, "test"));
-    clock_ = HostClock::create();
+    clock_ = std::make_unique<HostClock>();
     ASSERT_TRUE(engine_->attach(memory_, *clock_));
     cpuid_ = *engine_->supported_cpuid();
   }
