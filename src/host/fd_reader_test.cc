@@ -15,8 +15,12 @@ namespace {
 class FdReaderTest : public testing::Test {
  protected:
   void take(std::span<const uint8_t> bytes) { received_.append(bytes.begin(), bytes.end()); }
-  std::unique_ptr<EventLoop> loop_ = MUST(EventLoop::create());  // a test host has epoll
-  Pipe pipe_ = MUST(Pipe::create());                             // and pipes
+  void SetUp() override {
+    loop_ = MUST(EventLoop::create());  // a test host has epoll
+    pipe_ = MUST(Pipe::create());       // and pipes
+  }
+  std::unique_ptr<EventLoop> loop_;
+  Pipe pipe_;
   std::string received_;
 };
 
