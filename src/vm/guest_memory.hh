@@ -37,7 +37,8 @@ struct Extent {
 /// Where translated or decoded code lives, so that writes to it can be noticed. One entry a page of every extent, shared by
 /// all vCPUs and all device threads. An engine sets granule bits, then full_fence(), then decodes; whoever writes guest
 /// memory other than through a TLB entry that excludes code pages calls note_write() after the write. So a racing pair
-/// either decodes the new bytes or sees the version grow. Bits are never cleared: page reuse costs a slow write, not a bug.
+/// either decodes the new bytes or sees the version grow. An engine that gives a page up for data sets its granules to 0 and
+/// then grows its version; others that were setting bits meanwhile look again after reading the version.
 class CodeWatch {
  public:
   static constexpr uint64_t kGranuleSize = 64;  // 64 granules a page, one bit each
