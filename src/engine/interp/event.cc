@@ -343,7 +343,6 @@ void deliver_debug(Cpu& cpu, uint32_t dr6_bits, bool is_fault) {
 }
 
 void deliver_interrupt(Cpu& cpu, uint8_t vector) {
-  ++cpu.counters.interrupts;
   cpu.state.activity = x86::Activity::kRunning;
   Event event;
   event.vector = vector;

@@ -337,6 +337,13 @@ bool Cpu::probe_store(SegmentIndex segment, uint64_t offset, unsigned size_bytes
   return true;
 }
 
+bool probe_load(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes) {
+  Resolved resolved;
+  uint64_t linear = 0;
+  if (!cpu.linear_address(segment, offset, size_bytes, Access::kRead, linear)) return false;
+  return resolve(cpu, linear, size_bytes, Access::kRead, Privilege::kCurrent, resolved);
+}
+
 // --- Read-modify-write.
 
 namespace {

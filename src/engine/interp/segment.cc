@@ -45,20 +45,23 @@ Gate unpack_gate(uint64_t low, uint64_t high, bool ia32e) {
   return gate;
 }
 
-bool read_descriptor(Cpu& cpu, uint16_t selector, x86::Vector number, Descriptor& out) {
-  uint64_t base = cpu.state.gdtr.base;
-  uint64_t limit = cpu.state.gdtr.limit;
-  if (selector_is_local(selector)) {
-    if (cpu.state.ldtr.unusable()) return cpu.raise(number, selector_error(selector));
-    base = cpu.state.ldtr.base;
-    limit = cpu.state.ldtr.limit;
-  }
+bool find_descriptor(Cpu& cpu, uint16_t selector, Descriptor& out, bool& found) {
+  const bool local = selector_is_local(selector);
+  const uint64_t base = local ? cpu.state.ldtr.base : cpu.state.gdtr.base;
+  const uint64_t limit = local ? cpu.state.ldtr.limit : cpu.state.gdtr.limit;
   const uint64_t offset = selector & 0xfff8u;
-  if (offset + 7 > limit) return cpu.raise(number, selector_error(selector));
+  found = offset + 7 <= limit && !(local && cpu.state.ldtr.unusable());
+  if (!found) return true;
   out = Descriptor{};
   out.selector = selector;
   out.address = base + offset;
   return cpu.load_linear(out.address, out.low, Privilege::kSupervisor);
+}
+
+bool read_descriptor(Cpu& cpu, uint16_t selector, x86::Vector number, Descriptor& out) {
+  bool found = false;
+  if (!find_descriptor(cpu, selector, out, found)) return false;
+  return found || cpu.raise(number, selector_error(selector));
 }
 
 bool read_descriptor_high(Cpu& cpu, x86::Vector number, Descriptor& descriptor) {
@@ -199,6 +202,14 @@ Cpu::TlbMode choose_tlb_mode(const Cpu& cpu) {
 
 }  // namespace
 
+void update_window(Cpu& cpu, SegmentIndex segment) { cpu.window[segment] = make_window(cpu, segment); }
+
+void update_tlb_mode(Cpu& cpu) {
+  cpu.tlb_mode = choose_tlb_mode(cpu);
+  cpu.tlb_read = cpu.tlb[cpu.tlb_mode][0];
+  cpu.tlb_write = cpu.tlb[cpu.tlb_mode][1];
+}
+
 void Cpu::update_mode() {
   const Segment& code = state.segments[kCs];
   const Segment& stack = state.segments[kSs];
@@ -211,12 +222,8 @@ void Cpu::update_mode() {
   stack_address_size = static_cast<uint8_t>(in_long_mode ? 8 : stack.is_big() ? 4 : 2);
   linear_mask = in_long_mode ? ~uint64_t{0} : 0xffffffff;
   code_base = in_long_mode ? 0 : code.base;
-  tlb_mode = choose_tlb_mode(*this);
-  tlb_read = tlb[tlb_mode][0];
-  tlb_write = tlb[tlb_mode][1];
-  for (unsigned i = 0; i < x86::kSegmentCount; ++i) {
-    window[i] = make_window(*this, static_cast<SegmentIndex>(i));
-  }
+  update_tlb_mode(*this);
+  for (unsigned i = 0; i < x86::kSegmentCount; ++i) update_window(*this, static_cast<SegmentIndex>(i));
   code_context_changed();
 }
 

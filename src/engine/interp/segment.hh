@@ -62,6 +62,12 @@ bool in_protected_mode(const Cpu& cpu);   // PE, not virtual-8086
 bool in_virtual_8086(const Cpu& cpu);
 bool in_ia32e_mode(const Cpu& cpu);       // EFER.LMA
 
+/// The parts of update_mode() that a data segment load and a change of EFLAGS.AC need.
+void update_window(Cpu& cpu, SegmentIndex segment);
+void update_tlb_mode(Cpu& cpu);
+
+/// Looks for a descriptor without a fault where there is none: LAR, LSL, VERR, VERW. False: the read itself faulted.
+bool find_descriptor(Cpu& cpu, uint16_t selector, Descriptor& out, bool& found);
 /// Reads the descriptor that a non-null `selector` names. Outside the table's limit: `number`(selector).
 bool read_descriptor(Cpu& cpu, uint16_t selector, x86::Vector number, Descriptor& out);
 /// The upper half of a 16-byte descriptor; its type field must be 0, else `number`(selector) (SDM Vol. 3 5.8.3.1).

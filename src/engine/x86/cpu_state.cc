@@ -15,11 +15,11 @@ constexpr uint32_t kResetTss = 0x8b;
 
 constexpr uint64_t kResetCr0 = kCr0Cd | kCr0Nw | kCr0Et;  // 60000010H
 
-/// XSAVE legacy region after RESET: FCW 0040H, every x87 register empty of nothing (FTW 5555H: valid zeroes), MXCSR 1F80H.
+/// XSAVE legacy region after RESET: FCW 0040H, all x87 registers zero and valid (FTW 5555H), MXCSR 1F80H.
 void reset_xsave(XsaveArea& area) {
   area.bytes.fill(std::byte{0});
   const uint16_t control = 0x0040;
-  const uint8_t abridged_tag = 0xff;  // FTW 5555H: no register is empty
+  const uint8_t abridged_tag = 0xff;  // no register is empty
   const uint32_t mxcsr = 0x1f80;
   const uint64_t components = 3;  // XSTATE_BV: x87 and SSE are not in their initial configuration
   std::memcpy(area.bytes.data(), &control, sizeof control);

@@ -103,6 +103,10 @@ struct alignas(64) CpuState {
   uint64_t pat = 0x0007040600070406, tsc_aux = 0, misc_enable = 1, xss = 0, spec_ctrl = 0;
   uint64_t tsc_offset = 0;  // guest TSC = Clock::now_tsc() + tsc_offset, modulo 2^64
   uint64_t tsc_adjust = 0;
+  // Memory types have no effect on the software engines, but firmware and kernels read back what they wrote.
+  uint64_t mtrr_default_type = 0;              // IA32_MTRR_DEF_TYPE (SDM Vol. 3 12.11.2)
+  std::array<uint64_t, 11> mtrr_fixed{};       // FIX64K_00000, FIX16K_80000, FIX16K_A0000, FIX4K_C0000 ... F8000
+  std::array<uint64_t, 16> mtrr_variable{};    // PHYSBASE0, PHYSMASK0, PHYSBASE1, ...
   std::array<uint64_t, 4> pdpte{};  // PAE page-directory pointers, loaded at MOV CR3 (SDM Vol. 3 4.4.1)
   // Events between instructions.
   Activity activity = Activity::kRunning;

@@ -88,6 +88,7 @@ constexpr CpuidFeature kFeatures[] = {
   {0xd, 1, kA, 0, "xsaveopt", Feature::kXsaveopt, false},
   {0xd, 1, kA, 1, "xsavec", Feature::kXsavec, false},
   {0xd, 1, kA, 2, "xgetbv1", Feature::kBase, false},
+  {0xd, 1, kA, 3, "xsaves", Feature::kXsaves, false},
   {0x80000001, 0, kC, 0, "lahf_lm", Feature::kLahf64, false},
   {0x80000001, 0, kC, 5, "abm", Feature::kLzcnt, true},
   {0x80000001, 0, kC, 8, "3dnowprefetch", Feature::kPrefetchw, false},
