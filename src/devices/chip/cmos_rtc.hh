@@ -14,11 +14,11 @@
 
 #include "base/mutex.hh"
 #include "devices/chip/chip_timer.hh"
-#include "devices/chip/output_pin.hh"
 #include "devices/chip/port_window.hh"
 #include "vm/clock.hh"
 #include "vm/device.hh"
 #include "vm/irq_line.hh"
+#include "vm/output_pin.hh"
 
 namespace tenon {
 

@@ -14,9 +14,9 @@
 #include <functional>
 
 #include "base/mutex.hh"
-#include "devices/chip/output_pin.hh"
 #include "devices/chip/port_window.hh"
 #include "vm/device.hh"
+#include "vm/output_pin.hh"
 
 namespace tenon {
 

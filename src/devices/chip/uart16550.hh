@@ -22,12 +22,12 @@
 
 #include "base/byte_order.hh"
 #include "base/mutex.hh"
-#include "devices/chip/output_pin.hh"
 #include "devices/chip/port_window.hh"
 #include "vm/byte_channel.hh"
 #include "vm/clock.hh"
 #include "vm/device.hh"
 #include "vm/irq_line.hh"
+#include "vm/output_pin.hh"
 
 namespace tenon {
 
