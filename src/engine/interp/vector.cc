@@ -39,7 +39,7 @@ bool run_plan(Cpu& cpu, const Insn& insn, const VectorPlan& plan) {
   void* reg = operand_at(cpu, plan.reg, insn.reg);
   void* rm = operand_at(cpu, plan.rm, insn.rm);
   const uint32_t flags = plan.code(reg, rm, state.ymm[insn.vvvv & 15u], state.ymm[is4], &state, cpu.gpr);
-  if (flags == VectorPlan::kTrapped) [[unlikely]] return raise_simd_error(cpu);
+  if (plan.may_trap && flags == VectorPlan::kTrapped) [[unlikely]] return raise_simd_error(cpu);
   if (plan.writes_flags) cpu.arithmetic_flags = static_cast<uint16_t>(flags);
   if (plan.writes_mmx_reg) std::memset(static_cast<uint8_t*>(reg) + 8, 0xff, 2);
   if (plan.writes_mmx_rm) std::memset(static_cast<uint8_t*>(rm) + 8, 0xff, 2);
@@ -63,13 +63,15 @@ void run_load_form(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
-/// The rights are checked first, because the thunk may set MXCSR flags and enter MMX state.
+/// The rights are checked first, because the thunk may set MXCSR flags. MMX state is entered even before that, as current
+/// processors do.
 void run_store_form(Cpu& cpu, const Step* step) {
   const VectorPlan& plan = plan_of(step);
   if (!gate_open(cpu, plan.gate)) [[unlikely]] return cpu.fault(step);
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
   if (plan.aligned && !check_aligned(cpu, segment, offset, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
+  if (plan.uses_mmx()) enter_mmx(cpu.vector);
   if (!cpu.probe_store(segment, offset, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
   if (!run_plan(cpu, step->insn, plan)) [[unlikely]] return cpu.fault(step);
   if (!store_vector(cpu, segment, offset, cpu.vector.memory, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);

@@ -287,6 +287,7 @@ Writer simd_thunk(const Insn& insn, const Shape& shape) {
   if ((insn.row->flags & x86::kWritesOp0) != 0) emit_store(out, shape, shape.operands[0]);
   emit_implicit_stores(out, shape);
   if (insn.row->rflags_written != 0) emit_flags_to_eax(out);
+  else if (computes) out.bytes({0x31, 0xc0});           // xor eax, eax: not kTrapped
   if (shape.has_mmx) out.bytes({0x0f, 0x77});           // emms
   if (shape.vex) out.bytes({0xc5, 0xf8, 0x77});         // vzeroupper
   out.bytes({0xc3});
@@ -373,6 +374,7 @@ const VectorPlan* VectorThunks::plan(const Insn& insn, bool long_mode) {
   const bool writes = (insn.row->flags & x86::kWritesOp0) != 0;
   plan.gate = gate_of(shape, insn);
   plan.aligned = (insn.row->flags & x86::kAligned) != 0;
+  plan.may_trap = (insn.row->flags & x86::kFpCompute) != 0;
   plan.writes_flags = insn.row->rflags_written != 0;
   if (insn.is_memory) plan.memory_bytes = static_cast<uint8_t>(x86::memory_operand_size(insn));
   for (const OperandUse& use : shape.operands) {

@@ -53,6 +53,7 @@ struct VectorPlan {
   uint8_t memory_bytes = 0;       // size of the memory operand
   bool writes_memory = false;     // it is the destination
   bool aligned = false;           // #GP(0) unless it is aligned to its size
+  bool may_trap = false;          // the result says kTrapped or not; else only writes_flags gives it a meaning
   bool writes_flags = false;
   bool writes_mmx_reg = false;    // bits 79:64 of the x87 register become ones (SDM Vol. 1 9.2)
   bool writes_mmx_rm = false;

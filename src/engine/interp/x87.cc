@@ -16,6 +16,9 @@ namespace {
 
 const X87Plan& plan_of(const Step* step) { return *reinterpret_cast<const X87Plan*>(step->scratch); }
 
+/// Control words, pointers and data registers in VectorState::fx.
+constexpr unsigned kFxUsedBytes = Fx::kRegisters + 8 * Fx::kRegisterBytes;
+
 /// FIP, FDP and FOP of the guest while the host's are in VectorState::fx. The marks are values no thunk can produce: 1 is
 /// no code address, DF FF is no instruction.
 struct Pointers {
@@ -52,10 +55,11 @@ void run_x87(Cpu& cpu, const Step* step) {
   if (!x87_gate_open(cpu, true)) [[unlikely]] return cpu.fault(step);
   const SegmentIndex segment = operand_segment(insn);
   const uint64_t offset = insn.is_memory ? cpu.effective_offset(step) : 0;
-  if (insn.is_memory) {
-    const bool reachable = plan.writes_memory ? cpu.probe_store(segment, offset, plan.memory_bytes)
-                                              : load_vector(cpu, segment, offset, state.memory, plan.memory_bytes);
-    if (!reachable) [[unlikely]] return cpu.fault(step);
+  uint8_t before[kFxUsedBytes];
+  if (plan.writes_memory) {
+    std::memcpy(before, state.fx, sizeof before);
+  } else if (insn.is_memory && !load_vector(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]] {
+    return cpu.fault(step);
   }
   const Pointers old = mark_pointers(state);
   const uint32_t flags = plan.code(nullptr, state.memory, cpu.arithmetic_flags, nullptr, &state, nullptr);
@@ -64,8 +68,10 @@ void run_x87(Cpu& cpu, const Step* step) {
   // A store whose invalid operand, overflow or underflow exception is unmasked does not happen; one that is only inexact
   // does (SDM Vol. 1 8.5).
   if (plan.writes_memory && (fx_pending_errors(state) & Fx::kErrorsThatStopStores) == 0 &&
-      !store_vector(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]]
+      !store_vector(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]] {
+    std::memcpy(state.fx, before, sizeof before);
     return cpu.fault(step);
+  }
   return next(cpu, step);
 }
 

@@ -279,6 +279,10 @@ bool Decoder::read_operands() {
     insn_.segment = segment_override_;
   }
   read_immediate();
+  if (is_vex_) {
+    constexpr uint8_t kPrefixOfPp[] = {0, kPrefixOperandSize, kPrefixRep, kPrefixRepne};
+    insn_.prefixes |= kPrefixOfPp[mandatory_];  // after the operand size, which VEX.pp does not change
+  }
   return is_legal();
 }
 
@@ -380,6 +384,9 @@ void Decoder::read_immediate() {
     case ImmediateForm::kWordByte:
       insn_.immediate = next<uint16_t>();
       insn_.immediate2 = next_byte();
+      break;
+    case ImmediateForm::kRegister:
+      insn_.immediate = next_byte() & (is_64_ ? 0xff : 0x7f);  // bit 7 is ignored outside 64-bit mode (SDM Vol. 2 4.1)
       break;
   }
 }

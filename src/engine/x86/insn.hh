@@ -124,7 +124,7 @@ struct OpcodeRow {
   uint16_t gpr_written = 0;
 };
 
-/// Of F2 and F3 only the last one is kept, as processors do; ES/CS/SS/DS overrides are ignored in 64-bit mode.
+/// VEX.pp is kept as the prefix it stands for. Of F2 and F3 only the last one is kept, as processors do; ES/CS/SS/DS overrides are ignored in 64-bit mode.
 enum PrefixBits : uint8_t {
   kPrefixLock = 1 << 0, kPrefixRep = 1 << 1 /* F3 */, kPrefixRepne = 1 << 2 /* F2 */, kPrefixOperandSize = 1 << 3 /* 66 */,
   kPrefixAddressSize = 1 << 4 /* 67 */, kPrefixRex = 1 << 5, kPrefixRexW = 1 << 6 /* REX.W or VEX.W */, kPrefixSegment = 1 << 7,
