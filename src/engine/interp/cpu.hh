@@ -11,7 +11,7 @@
 //
 // Who implements what: memory.cc the slow paths of memory access; segment.cc update_mode(); trace_cache.cc everything about
 // code; run_loop.cc the rest of what is not inline. Inline bodies are in cpu_inline.hh, which handler files include.
-// Threads: a Cpu belongs to its vCPU's thread; other threads reach it only through VcpuSignal and InterpEngine.
+// Threads: a Cpu belongs to its vCPU's thread; other threads reach it only through VcpuSignal and Safepoint.
 #pragma once
 
 #include <bitset>
@@ -24,6 +24,7 @@
 #include "engine/x86/cpuid.hh"
 #include "engine/x86/insn.hh"
 #include "engine/x86/paging.hh"
+#include "engine/interp/safepoint.hh"
 
 namespace tenon::interp {
 
@@ -31,7 +32,6 @@ using x86::Insn;
 using x86::SegmentIndex;
 
 class Cpu;
-class InterpEngine;
 class TraceCache;
 class VectorThunks;
 struct Step;
@@ -110,6 +110,7 @@ class alignas(64) Cpu {
   enum TlbMode : uint8_t { kTlbUser, kTlbSupervisor, kTlbSupervisorUser, kTlbNever, kTlbModes };
   static constexpr unsigned kZeroRegister = 16;  // gpr[16] is always 0
   static constexpr unsigned kTraceRip = 17;      // gpr[17] is the RIP (offset in CS) of the running trace's first instruction
+  static constexpr unsigned kConstant = 18;      // set by the trace builder's helper step where a displacement is too long
 
   /// Reasons for the run loop to look before it enters the next trace.
   enum Attention : uint32_t {
@@ -121,7 +122,7 @@ class alignas(64) Cpu {
   enum class Shadow : uint8_t { kNone, kSti, kMovSs };
 
   // --- Hot state, used by every handler.
-  uint64_t gpr[18];            // 16 general registers, zero, trace RIP
+  uint64_t gpr[19];            // 16 general registers, zero, trace RIP, constant
   uint64_t rip;                // valid outside traces and after leave: offset in CS of the next instruction
   uint16_t arithmetic_flags;   // AX form, see above
   bool in_long_mode;           // CS.L with EFER.LMA: 64-bit code
@@ -147,6 +148,7 @@ class alignas(64) Cpu {
   x86::CpuState state;
   VectorState vector;
   Shadow shadow;
+  uint32_t pauses;             // PAUSE executed: every so often it yields the host CPU
   bool interrupt_hint;         // an interrupt may be waiting in the local APIC that IF = 0 or a shadow holds back
   uint32_t debug_hits;         // DR6 bits B0-B3, BD, BT gathered by the running instruction: #DB trap after it
 
@@ -155,7 +157,8 @@ class alignas(64) Cpu {
   GuestMemory* memory;
   Clock* clock;
   VcpuSignal* signal;
-  InterpEngine* engine;
+  Safepoint* safepoint;        // of the VM
+  Safepoint::Member member;
   TraceCache* traces;
   VectorThunks* thunks;        // vector_attach()
   std::span<const CpuidEntry> cpuid;

@@ -172,12 +172,8 @@ inline void Cpu::leave_after(const Step* step) {
   instructions -= step->remaining;
 }
 
-inline bool is_canonical(uint64_t linear) {
-  return static_cast<uint64_t>(static_cast<int64_t>(linear << 16) >> 16) == linear;
-}
-
 inline bool Cpu::is_code_target(uint64_t target) const {
-  return in_long_mode ? is_canonical(target) : target <= state.segments[x86::kCs].limit;
+  return in_long_mode ? x86::is_canonical(target) : target <= state.segments[x86::kCs].limit;
 }
 
 }  // namespace tenon::interp

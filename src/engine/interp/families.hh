@@ -13,6 +13,8 @@ namespace tenon::interp {
 
 /// integer_*.cc. `code_size` is the mode the trace runs in.
 Handler integer_handler(const Insn& insn, x86::CodeSize code_size);
+/// BSF or BSR for the row of TZCNT or LZCNT: what a processor without those executes.
+Handler bit_scan_handler(const Insn& insn, x86::CodeSize code_size);
 /// system_*.cc: far transfers, segment loads, port I/O, descriptor tables, control and debug registers, MSRs, SYSCALL, HLT...
 Handler system_handler(const Insn& insn, x86::CodeSize code_size);
 /// vector_*.cc: x87, MMX, SSE, AVX, and the XSAVE family. What it puts into `scratch` is Step::scratch of the step.

@@ -22,7 +22,7 @@ template <typename T>
 /// Whether `target` is allowed; T is uint64_t in 64-bit mode only.
 template <typename T>
 [[gnu::always_inline]] inline bool is_target(const Cpu& cpu, uint64_t target) {
-  return sizeof(T) == 8 ? is_canonical(target) : target <= cpu.state.segments[x86::kCs].limit;
+  return sizeof(T) == 8 ? x86::is_canonical(target) : target <= cpu.state.segments[x86::kCs].limit;
 }
 
 /// Takes the branch from any step of a trace.
