@@ -123,6 +123,7 @@ constexpr Effects implicit(unsigned gpr_read, unsigned gpr_written) { return kNo
 /// How the bytes after ModRM and displacement are read.
 enum class ImmediateForm : uint8_t {
   kNone, kByte, kByteSigned, kWord, kOperandMax4, kOperand, kFarPointer, kBranchByte, kBranch, kOffset, kWordByte,
+  kRegister,
 };
 
 constexpr bool in_range(Operand operand, Operand first, Operand last) { return operand >= first && operand <= last; }
@@ -138,7 +139,7 @@ constexpr bool is_in_opcode(Operand operand) { return operand == Operand::kZb ||
 constexpr ImmediateForm immediate_form(Operand operand) {
   switch (operand) {
     case Operand::kIb: return ImmediateForm::kByte;
-    case Operand::kLx: return ImmediateForm::kByte;
+    case Operand::kLx: return ImmediateForm::kRegister;
     case Operand::kIbs: return ImmediateForm::kByteSigned;
     case Operand::kIw: return ImmediateForm::kWord;
     case Operand::kIz: return ImmediateForm::kOperandMax4;

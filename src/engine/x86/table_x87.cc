@@ -121,7 +121,7 @@ constexpr MapEntry kEntries[] = {
     {0xDC, kAny.reg(7), kFdiv,  {kStI, kSt0}, kUpdatesOp0 | kX87 | kFpCompute, F::kFpu},
     // DD
     {0xDD, kAny.reg(0), kFld,    {kM64fp},     kReadsOp0 | kX87 | kFpCompute, F::kFpu},
-    {0xDD, kAny.reg(0), kFfree,  {kStI},       kWritesOp0 | kX87, F::kFpu},
+    {0xDD, kAny.reg(0), kFfree,  {kStI},       kX87, F::kFpu},
     {0xDD, kAny.reg(1), kFisttp, {kM64int},    kWritesOp0 | kX87 | kFpCompute, F::kSse3},
     {0xDD, kAny.reg(1), kFxch,   {kStI},       kUpdatesOp0 | kX87 | kFpCompute, F::kFpu},
     {0xDD, kAny.reg(2), kFst,    {kM64fp},     kWritesOp0 | kX87 | kFpCompute, F::kFpu},
@@ -152,7 +152,7 @@ constexpr MapEntry kEntries[] = {
     {0xDE, kAny.reg(7),       kFdivp,  {kStI, kSt0}, kUpdatesOp0 | kX87 | kFpCompute, F::kFpu},
     // DF. C0 to D8 with a register are undocumented
     {0xDF, kAny.reg(0),       kFild,    {kM16int},    kReadsOp0 | kX87 | kFpCompute, F::kFpu},
-    {0xDF, kAny.reg(0),       kFfreep,  {kStI},       kWritesOp0 | kX87, F::kFpu},
+    {0xDF, kAny.reg(0),       kFfreep,  {kStI},       kX87, F::kFpu},
     {0xDF, kAny.reg(1),       kFisttp,  {kM16int},    kWritesOp0 | kX87 | kFpCompute, F::kSse3},
     {0xDF, kAny.reg(1),       kFxch,    {kStI},       kUpdatesOp0 | kX87 | kFpCompute, F::kFpu},
     {0xDF, kAny.reg(2),       kFist,    {kM16int},    kWritesOp0 | kX87 | kFpCompute, F::kFpu},
