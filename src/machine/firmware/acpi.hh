@@ -1,7 +1,7 @@
 // The ACPI tables of the board: RSDP, XSDT, FADT, FACS, MADT, MCFG, WAET and DSDT.
 //
-// Source: ACPI Specification 6.4. The guest starts in ACPI mode (SMI_CMD is 0). HPET is absent: the guest's clocks are the
-// TSC, the personality's clock and the PM timer.
+// Source: ACPI Specification 6.4. The guest switches to ACPI mode through the SMI command port. HPET is absent: the guest's
+// clocks are the TSC, the personality's clock and the PM timer.
 // Scaling: MADT and DSDT grow by 8 to 50 bytes a vCPU; 128 KiB hold the tables of over 1000 vCPUs.
 #pragma once
 
@@ -19,7 +19,14 @@ constexpr uint32_t kAcpiVcpusMax = 4096;  // AML names of processors have three 
 /// What the tables describe.
 struct AcpiConfig {
   uint32_t vcpus = 1;             // APIC IDs 0 to vcpus - 1
-  uint16_t pm_base = 0x600;       // PM1 events, +4 PM1 control, +8 timer
+  uint16_t pm1_event_port = 0x600;
+  uint16_t pm1_control_port = 0x604;
+  uint16_t pm_timer_port = 0x608;
+  uint16_t gpe0_port = 0x620;
+  uint8_t gpe0_size_bytes = 4;
+  uint16_t smi_command_port = 0xb2;
+  uint8_t acpi_enable = 0x02;
+  uint8_t acpi_disable = 0x03;
   uint16_t reset_port = 0xcf9;
   uint8_t reset_value = 0x06;
   uint8_t sci_gsi = 9;

@@ -90,7 +90,7 @@ TEST(Acpi, Fadt) {
   AcpiTables tables = tables_of(1);
   const auto fadt = tables.get<acpi::Fadt>("FACP");
   EXPECT_EQ(fadt.header.length, 276u);
-  EXPECT_EQ(fadt.smi_command, 0u);
+  EXPECT_EQ(fadt.smi_command, 0xb2u);
   EXPECT_EQ(fadt.pm1a_control_block, 0x604u);
   EXPECT_EQ(fadt.x_pm_timer_block.address, 0x608u);
   EXPECT_EQ(fadt.reset_register.address, 0xcf9u);
