@@ -63,18 +63,23 @@ void run_load_form(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
-/// The rights are checked first, because the thunk may set MXCSR flags. TOP becomes 0 even before that, as on current CPUs;
-/// the tags do not.
+/// The result is computed before the store is tried, so an exception of the computation comes first; if the store then
+/// faults, MXCSR and tags are put back. TOP stays 0, as on current CPUs.
 void run_store_form(Cpu& cpu, const Step* step) {
   const VectorPlan& plan = plan_of(step);
+  VectorState& state = cpu.vector;
   if (!gate_open(cpu, plan.gate)) [[unlikely]] return cpu.fault(step);
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
   if (plan.aligned && !check_aligned(cpu, segment, offset, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
-  if (plan.uses_mmx() && fx_top(cpu.vector) != 0) fx_reset_top(cpu.vector);
-  if (!cpu.probe_store(segment, offset, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
+  const uint32_t mxcsr = state.mxcsr;
+  const uint8_t tags = state.fx[Fx::kTags];
   if (!run_plan(cpu, step->insn, plan)) [[unlikely]] return cpu.fault(step);
-  if (!store_vector(cpu, segment, offset, cpu.vector.memory, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
+  if (!store_vector(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]] {
+    state.mxcsr = mxcsr;
+    state.fx[Fx::kTags] = tags;
+    return cpu.fault(step);
+  }
   return next(cpu, step);
 }
 

@@ -18,9 +18,9 @@ using x86::Op;
 using x86::Operand;
 using x86::OpcodeMap;
 
-// Distinct encodings: about 900 without an immediate and 100 with one, times 256, two widths and two forms, is below 110
-// thousand of at most 112 bytes. The file behind it takes host memory only as thunks are made.
-constexpr size_t kCodeBytes = size_t{16} << 20;
+// Distinct encodings: about 900 without an immediate, and 100 with one times 256 values, two vector lengths, two values of W
+// and two forms: below 210 thousand of at most 256 bytes. The file behind it takes host memory only as thunks are made.
+constexpr size_t kCodeBytes = size_t{64} << 20;
 
 /// Host registers by role: their numbers in ModRM, below 8 so that no prefix is needed.
 enum HostOperand : uint8_t { kHostImplicit = 0, kHostReg = 1, kHostRm = 2, kHostVvvv = 3, kHostIs4 = 4, kHostGpr = 0 };
@@ -52,6 +52,10 @@ class Writer {
     byte_(static_cast<uint8_t>(0x80 | (reg << 3)));
     imm32(static_cast<uint32_t>(field));
   }
+  /// Makes the rel32 jump whose instruction ended at `end` go here.
+  void bind_jump(size_t end) {
+    for (unsigned i = 0; i < 4; ++i) code_[end - 4 + i] = static_cast<uint8_t>((size_ - end) >> (8 * i));
+  }
   std::span<const uint8_t> code() const { return {code_.data(), size_}; }
 
  private:
@@ -59,7 +63,7 @@ class Writer {
     CHECK(size_ < code_.size());
     code_[size_++] = byte;
   }
-  std::array<uint8_t, 160> code_{};
+  std::array<uint8_t, 256> code_{};
   size_t size_ = 0;
 };
 
@@ -264,41 +268,79 @@ void emit_implicit_stores(Writer& out, const Shape& shape) {
 constexpr size_t kMxcsrField = offsetof(VectorState, mxcsr);
 constexpr size_t kFxField = offsetof(VectorState, fx);
 
-void emit_save_host_mxcsr(Writer& out) { out.bytes({0x0f, 0xae, 0x5c, 0x24, 0xf8}); }     // stmxcsr [rsp - 8]
-void emit_restore_host_mxcsr(Writer& out) { out.bytes({0x0f, 0xae, 0x54, 0x24, 0xf8}); }  // ldmxcsr [rsp - 8]
+// mov dword [rsp - 8], kHostMxcsr; ldmxcsr [rsp - 8]
+void emit_host_mxcsr(Writer& out) { out.bytes({0xc7, 0x44, 0x24, 0xf8, 0x80, 0x1f, 0, 0, 0x0f, 0xae, 0x54, 0x24, 0xf8}); }
 void emit_load_mxcsr(Writer& out) { out.on_state({0x0f, 0xae}, 0, 2, kMxcsrField); }
 void emit_store_mxcsr(Writer& out) { out.on_state({0x0f, 0xae}, 0, 3, kMxcsrField); }
 void emit_flags_to_eax(Writer& out) { out.bytes({0x9f, 0x0f, 0x90, 0xc0, 0x0f, 0xb7, 0xc0}); }  // lahf; seto al; movzx eax, ax
 
-Writer simd_thunk(const Insn& insn, const Shape& shape) {
-  Writer out;
-  const bool computes = (insn.row->flags & x86::kFpCompute) != 0;
+/// From the loads to the end of the instruction; flags go to eax at once, because what follows destroys them.
+void emit_computation(Writer& out, const Insn& insn, const Shape& shape) {
+  emit_instruction(out, insn, shape);
+  if (insn.row->rflags_written != 0) emit_flags_to_eax(out);
+}
+
+void emit_loads(Writer& out, const Insn& insn, const Shape& shape) {
   for (const OperandUse& use : shape.operands) emit_load(out, insn, shape, use);
   emit_implicit_loads(out, shape.implicit);
-  if (computes) {
-    emit_save_host_mxcsr(out);
-    emit_load_mxcsr(out);
-  }
-  emit_instruction(out, insn, shape);
-  if (computes) {
-    emit_store_mxcsr(out);
-    emit_restore_host_mxcsr(out);
-  }
+}
+
+void emit_results(Writer& out, const Insn& insn, const Shape& shape) {
   if ((insn.row->flags & x86::kWritesOp0) != 0) emit_store(out, shape, shape.operands[0]);
   emit_implicit_stores(out, shape);
-  if (insn.row->rflags_written != 0) emit_flags_to_eax(out);
-  else if (computes) out.bytes({0x31, 0xc0});           // xor eax, eax: not kTrapped
-  if (shape.has_mmx) out.bytes({0x0f, 0x77});           // emms
-  if (shape.vex) out.bytes({0xc5, 0xf8, 0x77});         // vzeroupper
+  if ((insn.row->flags & x86::kFpCompute) != 0 && insn.row->rflags_written == 0) out.bytes({0x31, 0xc0});  // xor eax, eax
+  if (shape.has_mmx) out.bytes({0x0f, 0x77});    // emms
+  if (shape.vex) out.bytes({0xc5, 0xf8, 0x77});  // vzeroupper
   out.bytes({0xc3});
+}
+
+/// A jump to what follows later: jne rel32, bound by bind_jump().
+size_t emit_jne(Writer& out) {
+  out.bytes({0x0f, 0x85, 0, 0, 0, 0});
+  return out.code().size();
+}
+
+/// The two ways through an instruction that uses MXCSR (see the head of vector_thunk.hh).
+Writer computing_thunk(const Insn& insn, const Shape& shape) {
+  Writer out;
+  // mov eax, [r8 + mxcsr]; and eax, ~3fh; cmp eax, kHostMxcsr: are the guest's masks and modes the host's?
+  out.on_state({0x8b}, 0, 0, kMxcsrField);
+  out.bytes({0x83, 0xe0, 0xc0, 0x3d, 0x80, 0x1f, 0, 0});
+  const size_t other_control = emit_jne(out);
+  emit_loads(out, insn, shape);
+  emit_computation(out, insn, shape);
+  out.bytes({0x0f, 0xae, 0x5c, 0x24, 0xf8});          // stmxcsr [rsp - 8]
+  out.on_state({0x8b}, 4, 2, kMxcsrField);            // mov r10d, [r8 + mxcsr]
+  out.bytes({0x41, 0xf7, 0xd2});                      // not r10d
+  out.bytes({0x44, 0x23, 0x54, 0x24, 0xf8});          // and r10d, [rsp - 8]
+  out.bytes({0x41, 0xf6, 0xc2, 0x3f});                // test r10b, 3fh: a flag that the guest has not got yet?
+  const size_t new_flags = emit_jne(out);
+  emit_results(out, insn, shape);
+  out.bind_jump(other_control);
+  out.bind_jump(new_flags);
+  emit_loads(out, insn, shape);
+  emit_load_mxcsr(out);
+  emit_computation(out, insn, shape);
+  emit_store_mxcsr(out);
+  emit_host_mxcsr(out);
+  emit_results(out, insn, shape);
   return out;
 }
 
-/// Where FloatTrapRange continues a thunk that trapped: rsp, r8 and [rsp - 8] are as the thunk left them.
+Writer simd_thunk(const Insn& insn, const Shape& shape) {
+  if ((insn.row->flags & x86::kFpCompute) != 0) return computing_thunk(insn, shape);
+  Writer out;
+  emit_loads(out, insn, shape);
+  emit_computation(out, insn, shape);
+  emit_results(out, insn, shape);
+  return out;
+}
+
+/// Where FloatTrapRange continues a thunk that trapped: rsp and r8 are as the thunk left them.
 Writer trap_exit() {
   Writer out;
   emit_store_mxcsr(out);
-  emit_restore_host_mxcsr(out);
+  emit_host_mxcsr(out);
   out.bytes({0xdb, 0xe3});                                                  // fninit
   if (__builtin_cpu_supports("avx")) out.bytes({0xc5, 0xf8, 0x77});         // vzeroupper
   out.bytes({0xb8});                                                        // mov eax, kTrapped
@@ -309,7 +351,6 @@ Writer trap_exit() {
 
 Writer x87_thunk(const Insn& insn) {
   Writer out;
-  emit_save_host_mxcsr(out);                   // for trap_exit()
   out.on_state({0x0f, 0xae}, 8, 1, kFxField);  // fxrstor64
   const bool uses_flags = (insn.row->rflags_read | insn.row->rflags_written) != 0;
   if (uses_flags) out.bytes({0x89, 0xd0, 0x04, 0x7f, 0x9e});  // mov eax, edx; add al, 127 (OF from AL); sahf

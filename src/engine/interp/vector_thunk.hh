@@ -14,7 +14,13 @@
 //   out    eax = flags in the form of Cpu::arithmetic_flags where the instruction writes them, kTrapped after an unmasked
 //          SIMD exception: nothing is then written but VectorState::mxcsr
 // Legacy SSE loads and stores 16 bytes, so the upper YMM half in memory stays; VEX stores 32, so what the instruction has
-// zeroed is zero. The host's MXCSR is put back, and VZEROUPPER and EMMS leave the registers as the ABI wants them.
+// zeroed is zero. VZEROUPPER and EMMS leave the registers as the ABI wants them.
+//
+// MXCSR. Loading it costs more than all the rest, so an instruction that uses it goes one of two ways. Where the guest's
+// masks and modes are the host's (1F80H: nearly always) it runs with the host's MXCSR, whose sticky flags mean nothing to
+// us; if afterwards no flag is set there that the guest has not set already, the guest's MXCSR is right as it is. In
+// all other cases it runs (again: its operands are still in memory) with the guest's own MXCSR, which is then stored, and
+// the host's is put back with its flags clear. Tenon's own code runs with MXCSR = 1F80H and looks at no flag.
 //
 // x87 thunks load the whole x87 state with FXRSTOR and save it with FXSAVE. They do not trap: an unmasked x87 exception
 // stays pending in the status word, and the next waiting instruction's handler raises it (SDM Vol. 1 8.7).

@@ -91,10 +91,11 @@ void clear_halves(unsigned high, unsigned count, VectorState& state) {
   for (unsigned i = 0; i < count; ++i) std::memset(state.ymm[i] + 16 * high, 0, 16);
 }
 
+/// `bytes` is a multiple of 8 long.
 bool is_zero(std::span<const uint8_t> bytes) {
-  for (const uint8_t byte : bytes)
-    if (byte != 0) return false;
-  return true;
+  uint64_t all = 0;
+  for (unsigned at = 0; at < bytes.size(); at += 8) all |= image_get<uint64_t>(bytes, at);
+  return all == 0;
 }
 
 // --- FXSAVE, FXRSTOR.
@@ -172,16 +173,16 @@ void run_xsave(Cpu& cpu, const Step* step) {
   if (!xsave_gate_open(cpu, segment, offset, form == SaveForm::kXsaves)) return cpu.fault(step);
   const uint64_t requested = requested_components(cpu), in_use = components_in_use(cpu.vector);
   const uint64_t saved = form == SaveForm::kXsave ? requested : requested & in_use;
-  Image image{};
+  Image image;  // only what has been put into it is stored
   uint64_t old_components = 0;
   if (!kCompact && !cpu.load(segment, offset + kHeaderAt, old_components)) return cpu.fault(step);
   image_set<uint64_t>(image, kHeaderAt, (old_components & ~requested) | (requested & in_use));
   if (kCompact) image_set<uint64_t>(image, kHeaderAt + 8, requested | kCompacted);
-  put_x87(cpu.vector, (step->insn.prefixes & x86::kPrefixRexW) != 0, image);
-  put_mxcsr(cpu.vector, image);
   const unsigned count = register_count(cpu);
-  put_halves(cpu.vector, 0, count, image.data() + kXmmAt);
-  put_halves(cpu.vector, 1, count, image.data() + kYmmAt);
+  put_mxcsr(cpu.vector, image);
+  if ((saved & kXcX87) != 0) put_x87(cpu.vector, (step->insn.prefixes & x86::kPrefixRexW) != 0, image);
+  if ((saved & kXcSse) != 0) put_halves(cpu.vector, 0, count, image.data() + kXmmAt);
+  if ((saved & kXcAvx) != 0) put_halves(cpu.vector, 1, count, image.data() + kYmmAt);
   // MXCSR goes with SSE, in the standard form also with AVX (SDM Vol. 1 13.7, 13.10).
   const bool mxcsr = kCompact ? (saved & kXcSse) != 0 : (requested & (kXcSse | kXcAvx)) != 0;
   const Piece pieces[] = {
@@ -212,7 +213,7 @@ void run_xrstor(Cpu& cpu, const Step* step) {
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
   if (!xsave_gate_open(cpu, segment, offset, supervisor)) return cpu.fault(step);
-  Image image{};
+  Image image;
   if (!cpu.load_bytes(segment, offset, image.data(), kLegacyBytes + kHeaderBytes)) return cpu.fault(step);
   if (!header_is_valid(image, cpu.state.xcr0, supervisor)) return cpu.fault(step, x86::kGeneralProtection, 0);
   const uint64_t requested = requested_components(cpu);
@@ -259,10 +260,8 @@ void run_stmxcsr(Cpu& cpu, const Step* step) {
 }  // namespace
 
 uint64_t components_in_use(const VectorState& state) {
-  VectorState initial{};
-  initialise_x87(initial);
   uint64_t components = 0;
-  const bool x87_initial = std::memcmp(state.fx, initial.fx, kX87Bytes) == 0 &&
+  const bool x87_initial = fx_get<uint64_t>(state, 0) == Fx::kInitialControl && is_zero({state.fx + 8, kX87Bytes - 8}) &&
                            is_zero({state.fx + Fx::kRegisters, 8 * Fx::kRegisterBytes});
   if (!x87_initial) components |= kXcX87;
   if (state.mxcsr != kInitialMxcsr) components |= kXcSse;
