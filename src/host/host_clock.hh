@@ -54,7 +54,7 @@ class HostClock final : public Clock {
   std::atomic<uint64_t> tsc_base_;  // running: host TSC at guest TSC 0; paused: the guest TSC itself
   Mutex pause_mutex_;
 
-  TimerQueue timers_;
+  alignas(64) TimerQueue timers_;        // off the lines above, which every vCPU reads
   std::atomic<uint32_t> timer_news_{0};  // futex word of the timer thread; changes when it must look again
   std::atomic<bool> stopping_{false};
   std::thread timer_thread_;

@@ -3,10 +3,10 @@
 // Threads: lookup is lock-free and may happen on every vCPU at once; map and unmap take a mutex and publish a new
 // immutable snapshot. No lock is held while a handler runs, so a handler may map, unmap, or raise an interrupt.
 // A lookup holds its snapshot by a hazard pointer (base/hazard.hh) and copies handler and offset out of it, so replaced
-// snapshots are freed at the latest by the next map or unmap after the lookup: a guest that moves its BARs for ever costs no
-// memory. The handler call itself needs no snapshot, as handlers are not owned by it.
-// Lifetime: unmapping does not wait for handlers that are running; destroy a handler only while no vCPU runs.
-// Scaling: lookup is a binary search over a sorted array that is only read; its cost is the same for 1 and 500 vCPUs.
+// snapshots are freed at the latest by the next map or unmap after the lookup: a guest that moves its BARs for ever
+// costs no memory. The handler call itself needs no snapshot, as handlers are not owned by it. Lifetime: unmapping does
+// not wait for handlers that are running; destroy a handler only while no vCPU runs. Scaling: lookup is a binary search
+// over a sorted array that is only read; its cost is the same for 1 and 500 vCPUs.
 #pragma once
 
 #include <atomic>
@@ -21,9 +21,9 @@
 
 namespace tenon {
 
-/// What a device implements to be reached by the guest. `offset` counts from the start of the mapped range, `size_bytes`
-/// is 1, 2, 4 or 8 (ports: 1, 2, 4), and offset + size_bytes lies inside the range. Every value is guest-controlled; any
-/// vCPU thread calls, also several at once.
+/// What a device implements to be reached by the guest. `offset` counts from the start of the mapped range,
+/// `size_bytes` is 1, 2, 4 or 8 (ports: 1, 2, 4), and offset + size_bytes lies inside the range. Every value is
+/// guest-controlled; any vCPU thread calls, also several at once.
 class BusHandler {
  public:
   virtual ~BusHandler() = default;
@@ -87,11 +87,15 @@ class Bus {
   void publish(std::unique_ptr<const Snapshot> next) TENON_REQUIRES(mutex_);
 
   const std::string name_;
+
+  // Writers only: map() and unmap(), from any thread.
   mutable Mutex mutex_;
-  std::atomic<const Snapshot*> snapshot_;  // owned; read by every vCPU thread, replaced under mutex_
   std::vector<std::unique_ptr<const Snapshot>> retired_ TENON_GUARDED_BY(mutex_);  // replaced, perhaps still looked up
   uint64_t next_id_ TENON_GUARDED_BY(mutex_) = 1;
-  std::atomic<uint64_t> unclaimed_count_{0};
+
+  // Read at every access of every vCPU, so on a line that only a remap writes.
+  alignas(64) std::atomic<const Snapshot*> snapshot_;  // owned; replaced under mutex_
+  alignas(64) std::atomic<uint64_t> unclaimed_count_{0};
 };
 
 }  // namespace tenon
