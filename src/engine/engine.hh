@@ -53,6 +53,9 @@ class CpuIo {
   /// VMCALL/VMMCALL: `gpr` is the guest's register file, changed in place. False makes the instruction raise #UD.
   virtual bool hypercall(std::span<uint64_t, 16> gpr, unsigned cpl) = 0;
 
+  /// The guest wrote its TSC: CpuState::tsc_offset is now `offset`. For clock pages of the personality.
+  virtual void tsc_offset_changed(uint64_t /*offset*/) {}
+
   // The rest is for engines without in-kernel interrupt controllers.
 
   /// The vector to deliver now, acknowledged (moved from IRR to ISR), or -1 where none passes the processor priority.

@@ -89,7 +89,7 @@ struct Slot {
 };
 
 // Our board (the Intel Q35 family). The ACPI tables publish these.
-constexpr uint64_t kEcamBase = 0xb0000000;
+constexpr uint64_t kEcamBase = 0xe0000000;
 constexpr uint64_t kEcamSize = 256 * kEcamBytesPerBus;
 constexpr uint32_t kIntxGsiFirst = 16;
 constexpr uint32_t kIntxGsiCount = 8;

@@ -12,7 +12,7 @@
 #include "engine/interp/interp_engine.hh"
 #include "engine/kvm/kvm_engine.hh"
 #include "host/host_clock.hh"
-#include "machine/engine_self_test.hh"
+#include "machine/engine_selftest.hh"
 #include "machine/flat_guest.hh"
 
 #define GUEST(name) \

@@ -150,12 +150,14 @@ bool write_tsc(Cpu& cpu, uint64_t value) {
   const uint64_t delta = value - guest_tsc(cpu);
   cpu.state.tsc_offset += delta;
   cpu.state.tsc_adjust += delta;
+  cpu.io->tsc_offset_changed(cpu.state.tsc_offset);
   return true;
 }
 
 bool write_tsc_adjust(Cpu& cpu, uint64_t value) {
   cpu.state.tsc_offset += value - cpu.state.tsc_adjust;
   cpu.state.tsc_adjust = value;
+  cpu.io->tsc_offset_changed(cpu.state.tsc_offset);
   return true;
 }
 

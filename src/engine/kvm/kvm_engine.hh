@@ -3,7 +3,7 @@
 //
 // Manual: Linux Documentation/virt/kvm/api.rst (sections cited as "KVM API 4.x").
 // The presence of /dev/kvm proves nothing: software KVMs exist on which a stock kernel fails. Whoever chooses an engine
-// runs machine/engine_self_test.hh on it first.
+// runs machine/engine_selftest.hh on it first.
 // Scaling: one fd and one kvm_run page a vCPU; nothing is shared between vCPUs here, interrupts stay in the kernel.
 #pragma once
 

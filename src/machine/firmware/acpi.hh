@@ -37,13 +37,6 @@ struct AcpiConfig {
   GpaRange pci_window_64;         // size 0: none
 };
 
-/// The GSI and, without an IOAPIC, the ISA IRQ behind pin 0-3 (INTA-INTD) of a device on bus 0. The board wires it, \_PRT
-/// tells it.
-constexpr unsigned kPciInterruptLines = 4;
-constexpr unsigned pci_interrupt_line(unsigned device, unsigned pin) { return (device + pin) % kPciInterruptLines; }
-constexpr uint32_t kPciInterruptGsi = 16;
-constexpr uint8_t kPciInterruptIsaIrq[kPciInterruptLines] = {10, 11, 10, 11};
-
 /// Tables ready to be copied to guest memory.
 struct FirmwareTables {
   Gpa base;

@@ -185,7 +185,6 @@ Code buffer(std::span<const uint8_t> bytes) {
 }
 
 Code argument(unsigned n) { return {static_cast<uint8_t>(kArg0 + n)}; }
-Code local(unsigned n) { return {static_cast<uint8_t>(kLocal0 + n)}; }
 
 Code return_value(const Code& value) {
   Code code = {kReturn};
@@ -197,7 +196,6 @@ Code if_then(const Code& condition, std::initializer_list<Code> body) { return b
 Code else_do(std::initializer_list<Code> body) { return block({kElse}, {}, as_span(body)); }
 
 Code equal(const Code& a, const Code& b) { return binary(kEqual, a, b, {}); }
-Code store(const Code& value, const Code& target) { return binary(kStore, value, target, {}); }
 Code bit_and(const Code& a, const Code& b, const Code& target) { return binary(kAnd, a, b, target); }
 Code bit_or(const Code& a, const Code& b, const Code& target) { return binary(kOr, a, b, target); }
 

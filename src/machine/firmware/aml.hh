@@ -37,12 +37,10 @@ Code package(std::initializer_list<Code> elements);
 Code buffer(std::span<const uint8_t> bytes);
 
 Code argument(unsigned n);
-Code local(unsigned n);
 Code return_value(const Code& value);
 Code if_then(const Code& condition, std::initializer_list<Code> body);
 Code else_do(std::initializer_list<Code> body);
 Code equal(const Code& a, const Code& b);
-Code store(const Code& value, const Code& target);
 Code bit_and(const Code& a, const Code& b, const Code& target);
 Code bit_or(const Code& a, const Code& b, const Code& target);
 /// CreateDWordField(source, byte offset, name).

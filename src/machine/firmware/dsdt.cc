@@ -4,6 +4,7 @@
 
 #include "machine/firmware/acpi.hh"
 #include "spec/acpi.hh"
+#include "spec/pci.hh"
 
 namespace tenon {
 
@@ -11,39 +12,20 @@ namespace {
 
 using aml::Code;
 
-constexpr unsigned kPciDevices = 32;
 constexpr unsigned kPciPins = 4;
 
-/// \_PIC tells which interrupt controller the guest uses; \_PRT answers accordingly (5.8.1).
-constexpr std::string_view kPicMode = "PICM";
-
-/// One _PRT package: {device, pin, no link device, interrupt} for every pin of bus 0 (6.2.13).
-template <typename InterruptOf>
-Code routing_table(InterruptOf interrupt_of) {
+/// _PRT: {device, pin, no link device, GSI} for every pin of bus 0 (6.2.13). INTx reaches the IOAPIC only, so the answer is
+/// the same whatever \_PIC was told.
+Code interrupt_routing() {
   std::vector<Code> rows;
-  for (unsigned device = 0; device < kPciDevices; ++device) {
-    for (unsigned pin = 0; pin < kPciPins; ++pin) {
+  for (uint8_t device = 0; device < pci::kDeviceCount; ++device) {
+    for (uint8_t pin = 0; pin < kPciPins; ++pin) {
       const uint64_t address = uint64_t{device} << 16 | 0xffff;
-      rows.push_back(aml::package({aml::integer(address), aml::integer(pin), aml::integer(0),
-                                   aml::integer(interrupt_of(pci_interrupt_line(device, pin)))}));
+      const uint32_t gsi = pci::intx_gsi(device, static_cast<pci::IntxPin>(pin + 1));
+      rows.push_back(aml::package({aml::integer(address), aml::integer(pin), aml::integer(0), aml::integer(gsi)}));
     }
   }
-  return aml::package(rows);
-}
-
-Code interrupt_routing() {
-  const Code with_io_apic = routing_table([](unsigned line) { return kPciInterruptGsi + line; });
-  const Code with_8259 = routing_table([](unsigned line) { return uint32_t{kPciInterruptIsaIrq[line]}; });
-  const Code parts[] = {
-      aml::name("PRTA", with_io_apic),
-      aml::name("PRTP", with_8259),
-      aml::method("_PRT", 0,
-                  {
-                      aml::if_then(aml::path(kPicMode), {aml::return_value(aml::path("PRTA"))}),
-                      aml::return_value(aml::path("PRTP")),
-                  }),
-  };
-  return aml::concatenate(parts);
+  return aml::name("_PRT", aml::package(rows));
 }
 
 /// _OSC grants native control of hot plug, PME, AER and the PCI Express capability (PCI Firmware 3.2 4.5.1).
@@ -147,8 +129,6 @@ aml::Code build_dsdt(const AcpiConfig& config) {
   for (uint32_t id = 0; id < config.vcpus; ++id) devices.push_back(processor(id));
   const Code sleep_type = aml::integer(acpi::kSleepTypeS5);
   const Code parts[] = {
-      aml::name(kPicMode, aml::integer(0)),
-      aml::method("_PIC", 1, {aml::store(aml::argument(0), aml::path(kPicMode))}),
       aml::name("_S5", aml::package({sleep_type, sleep_type, aml::integer(0), aml::integer(0)})),
       aml::scope("\\_SB", devices),
   };

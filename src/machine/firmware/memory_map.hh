@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "base/result.hh"
+#include "spec/apic.hh"
 #include "spec/boot.hh"
+#include "spec/pci.hh"
 #include "vm/address.hh"
 
 namespace tenon {
@@ -32,9 +34,14 @@ constexpr GpaRange kFirmwareArea{Gpa(0xe0000), 0x20000};  // RSDP, ACPI tables a
 constexpr uint64_t kHighMemoryStart = 1 * kMiB;
 constexpr uint64_t kPciHoleStart = 3 * kGiB;
 constexpr uint64_t kPciHoleEnd = 4 * kGiB;
-constexpr GpaRange kEcam{Gpa(0xe0000000), 256 * kMiB};  // 256 buses of PCI Express configuration space
-constexpr GpaRange kIoApicRange{Gpa(0xfec00000), kPageSize};
-constexpr GpaRange kLocalApicRange{Gpa(0xfee00000), kPageSize};
+constexpr GpaRange kEcam{Gpa(pci::kEcamBase), pci::kEcamSize};
+constexpr GpaRange kIoApicRange{Gpa(apic::kIoApicDefaultBase), kPageSize};
+constexpr GpaRange kLocalApicRange{Gpa(apic::kDefaultBase), apic::kWindowSize};
+/// Windows for 32-bit PCI BARs: what the hole leaves around the configuration space and below the IOAPIC.
+constexpr GpaRange kPciWindowsBelow4G[] = {
+    {Gpa(kPciHoleStart), pci::kEcamBase - kPciHoleStart},
+    {Gpa(pci::kEcamBase + pci::kEcamSize), apic::kIoApicDefaultBase - (pci::kEcamBase + pci::kEcamSize)},
+};
 
 /// Where the RAM of a board with `size_bytes` lies: one range, or two where it does not fit below the hole.
 struct RamLayout {

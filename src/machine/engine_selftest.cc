@@ -1,4 +1,4 @@
-#include "machine/engine_self_test.hh"
+#include "machine/engine_selftest.hh"
 
 #include <array>
 #include <chrono>
@@ -23,7 +23,7 @@ namespace {
 
 constexpr uint16_t kReportPort = 0xf4;
 constexpr uint8_t kFaultReport = 0xff;
-constexpr uint64_t kLoopInstructions = 6 * 10000;  // LOOP_COUNT turns in engine_self_test_guest.S
+constexpr uint64_t kLoopInstructions = 6 * 10000;  // LOOP_COUNT turns in engine_selftest_guest.S
 constexpr uint64_t kMemorySize = 2 << 20;
 constexpr auto kTimeLimit = std::chrono::seconds(2);
 
@@ -124,7 +124,8 @@ Result<x86::CpuState> load_guest(GuestMemory& memory) {
 }
 
 SelfTestReport judge(const ReportIo& io, const Halt& halt, bool expired) {
-  SelfTestReport report{.last_step = io.last_step()};
+  SelfTestReport report;
+  report.last_step = io.last_step();
   if (io.loop_seconds() > 0) report.ring0_instructions_per_second = kLoopInstructions / io.loop_seconds();
   if (report.last_step == SelfTestStep::kLoopEnd && !io.faulted()) return report;
   const auto next = static_cast<SelfTestStep>(static_cast<uint8_t>(report.last_step) + 1);

@@ -1,5 +1,5 @@
 // The guest that decides whether an engine can be trusted with a stock kernel: 64-bit, entered at CPL 0 by flat_guest.
-// It reports the number of each step it has passed on port 0xf4; see SelfTestStep in engine_self_test.hh.
+// It reports the number of each step it has passed on port 0xf4; see SelfTestStep in engine_selftest.hh.
         .intel_syntax noprefix
         .section .rodata.guest, "a", @progbits
         .globl tenon_self_test_guest, tenon_self_test_guest_end

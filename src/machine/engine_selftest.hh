@@ -11,7 +11,7 @@
 
 namespace tenon {
 
-/// The steps of engine_self_test_guest.S in order, by the number it reports.
+/// The steps of engine_selftest_guest.S in order, by the number it reports.
 enum class SelfTestStep : uint8_t {
   kNone,
   kRing0,
