@@ -142,7 +142,7 @@ void compare_exchange_pair(Cpu& cpu, const Step* step) {
                  : [p] "r"(host), "b"(cpu.reg<Half>(x86::kRbx)), "c"(cpu.reg<Half>(x86::kRcx)) : "memory");
   }
   cpu.finish_rmw();
-  cpu.arithmetic_flags = static_cast<uint16_t>((cpu.arithmetic_flags & ~kAxZf) | (equal ? kAxZf : 0u));
+  cpu.arithmetic_flags = static_cast<uint16_t>((cpu.arithmetic_flags & ~kAxZf) | (equal ? unsigned{kAxZf} : 0u));
   if (!equal) {
     cpu.set_reg<Half>(x86::kRax, low);
     cpu.set_reg<Half>(x86::kRdx, high);

@@ -182,7 +182,7 @@ void random_number(Cpu& cpu, const Step* step) {
     asm volatile("rdrand %[v]" : [v] "=r"(value), "=@ccc"(ok));
   }
   cpu.set_reg<T>(step->insn.rm, value);
-  cpu.arithmetic_flags = ax_from_rflags(ok ? x86::kCf : 0);
+  cpu.arithmetic_flags = ax_from_rflags(ok ? uint64_t{x86::kCf} : 0);
   return next(cpu, step);
 }
 

@@ -95,9 +95,10 @@ uint64_t host_repeat(void* from, void* to, uint64_t count, T accumulator, uint16
   return count - left;
 }
 
-/// Bytes from segment:offset to the end of its page.
-uint64_t left_in_page(const Cpu& cpu, unsigned segment, uint64_t offset) {
-  return kPageSize - (cpu.window[segment].base + offset) % kPageSize;
+/// Bytes from segment:offset to the end of its page, or to where the offset wraps at the address size.
+uint64_t left_in_page(const Cpu& cpu, const Insn& insn, unsigned segment, uint64_t offset) {
+  const uint64_t in_page = kPageSize - (cpu.window[segment].base + offset) % kPageSize;
+  return insn.address_size == 8 ? in_page : std::min(in_page, (uint64_t{1} << (8 * insn.address_size)) - offset);
 }
 
 /// As many of `count` elements as lie in one page on both sides. Returns how many were done, 0 for "go by elements".
@@ -108,8 +109,8 @@ uint64_t bulk(Cpu& cpu, const Step* step, uint64_t count) {
   const uint64_t from = get_index(cpu, insn, x86::kRsi);
   const uint64_t to = get_index(cpu, insn, x86::kRdi);
   uint64_t bytes = std::min(count, kPageSize) * sizeof(T);
-  bytes = std::min(bytes, left_in_page(cpu, x86::kEs, to));
-  if constexpr (uses_source(op)) bytes = std::min(bytes, left_in_page(cpu, insn.segment, from));
+  bytes = std::min(bytes, left_in_page(cpu, insn, x86::kEs, to));
+  if constexpr (uses_source(op)) bytes = std::min(bytes, left_in_page(cpu, insn, insn.segment, from));
   const uint64_t elements = bytes / sizeof(T);
   if (elements == 0) return 0;
   const auto size_bytes = static_cast<unsigned>(elements * sizeof(T));
