@@ -1,7 +1,6 @@
 #include "host/fd_reader.hh"
 
 #include <errno.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,7 +32,5 @@ void FdReader::read_once() {
   watch_.reset();
   callbacks_.ended();
 }
-
-void ignore_broken_pipes() { ::signal(SIGPIPE, SIG_IGN); }
 
 }  // namespace tenon

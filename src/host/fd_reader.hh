@@ -40,7 +40,4 @@ class FdReader {
   FdWatch watch_;
 };
 
-/// A write to a pipe that nobody reads is an error here, not the end of the process.
-void ignore_broken_pipes();
-
 }  // namespace tenon

@@ -89,6 +89,4 @@ std::optional<size_t> EscapeFilter::find(const uint8_t* bytes, size_t size_bytes
   return static_cast<size_t>(static_cast<const uint8_t*>(found) - bytes);
 }
 
-void stop_this_process() { ::raise(SIGSTOP); }
-
 }  // namespace tenon

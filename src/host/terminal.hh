@@ -53,7 +53,4 @@ class EscapeFilter {
   static std::optional<size_t> find(const uint8_t* bytes, size_t size_bytes);
 };
 
-/// Stops this process as Ctrl-Z would; returns when it is continued.
-void stop_this_process();
-
 }  // namespace tenon

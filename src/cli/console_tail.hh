@@ -1,0 +1,27 @@
+// ConsoleTail: the last of what the guest wrote on its console, to show when it died.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tenon {
+
+class ConsoleTail {
+ public:
+  static constexpr size_t kCapacity = 16 * 1024;
+
+  void append(std::span<const uint8_t> bytes);
+  /// The last `count` lines that are not empty, without control characters and terminal sequences: they come from the
+  /// guest and go to the user's terminal.
+  std::vector<std::string> last_lines(size_t count) const;
+  /// Whether Linux has said that it panics ("Kernel panic - not syncing").
+  bool has_panic() const { return text_.find("Kernel panic - not syncing") != std::string::npos; }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace tenon
