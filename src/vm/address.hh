@@ -1,5 +1,5 @@
-// The distinct address and number types of a machine. They convert explicitly and add only through checked functions, so
-// that a guest-controlled sum cannot wrap unnoticed.
+// The distinct address and number types of a machine. They convert explicitly and add only through checked functions,
+// so that a guest-controlled sum cannot wrap unnoticed.
 #pragma once
 
 #include <compare>
@@ -37,10 +37,12 @@ struct GpaRange {
   uint64_t size_bytes = 0;
 
   constexpr bool contains(Gpa gpa, uint64_t length = 1) const {
-    return gpa >= base && gpa.value() - base.value() < size_bytes && length <= size_bytes - (gpa.value() - base.value());
+    return gpa >= base && gpa.value() - base.value() < size_bytes &&
+           length <= size_bytes - (gpa.value() - base.value());
   }
+  /// By contains(), not by sums: those wrap for a range that ends at 2^64.
   constexpr bool overlaps(const GpaRange& other) const {
-    return base.value() < other.base.value() + other.size_bytes && other.base.value() < base.value() + size_bytes;
+    return size_bytes != 0 && other.size_bytes != 0 && (contains(other.base) || other.contains(base));
   }
 };
 

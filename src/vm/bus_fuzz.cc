@@ -1,35 +1,22 @@
 // Random maps, unmaps and accesses of a Bus, checked against a plain list of ranges.
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "base/check.hh"
 #include "vm/bus.hh"
+#include "vm/fuzz_input.hh"
 
 namespace tenon {
 namespace {
 
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
-  bool empty() const { return next_ >= size_; }
-  uint64_t take(unsigned bytes) {
-    uint64_t value = 0;
-    for (unsigned i = 0; i < bytes; ++i) value = value << 8 | (next_ < size_ ? data_[next_++] : 0u);
-    return value;
-  }
-  /// Mostly small addresses that meet each other, sometimes the end of the address space.
-  uint64_t take_address() {
-    const uint64_t selector = take(1);
-    if (selector < 0xf0) return take(1);
-    return selector < 0xf8 ? ~take(1) : take(8);
-  }
-
- private:
-  const uint8_t* data_;
-  size_t size_;
-  size_t next_ = 0;
-};
+/// Mostly small addresses that meet each other, sometimes the end of the address space.
+uint64_t take_address(FuzzInput& input) {
+  const auto selector = input.take<uint8_t>();
+  if (selector < 0xf0) return input.take<uint8_t>();
+  return selector < 0xf8 ? ~uint64_t{input.take<uint8_t>()} : input.take<uint64_t>();
+}
 
 class Device : public BusHandler {
  public:
@@ -88,18 +75,18 @@ void access_one(Bus& bus, std::vector<Model>& models, uint64_t address, unsigned
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tenon;
-  Input input(data, size);
+  FuzzInput input(data, size);
   Bus bus("fuzz");
   std::vector<Model> models;
-  while (!input.empty()) {
-    const uint64_t choice = input.take(1);
+  while (!input.is_empty()) {
+    const auto choice = input.take<uint8_t>();
     if (choice < 0x30 && models.size() < 64) {
-      const uint64_t base = input.take_address();
-      map_one(bus, models, base, choice < 0x20 ? input.take(1) % 16 : input.take_address());
+      const uint64_t base = take_address(input);
+      map_one(bus, models, base, choice < 0x20 ? input.take<uint8_t>() % 16 : take_address(input));
     } else if (choice < 0x40 && !models.empty()) {
-      models.erase(models.begin() + static_cast<ptrdiff_t>(input.take(1) % models.size()));
+      models.erase(models.begin() + static_cast<ptrdiff_t>(input.take<uint8_t>() % models.size()));
     } else {
-      access_one(bus, models, input.take_address(), 1u << (choice & 3), (choice & 4) != 0);
+      access_one(bus, models, take_address(input), 1u << (choice & 3), (choice & 4) != 0);
     }
     CHECK(bus.retired_count() == 0);
   }

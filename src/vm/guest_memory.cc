@@ -87,8 +87,7 @@ Result<void> GuestMemory::add(GpaRange range, ExtentKind kind, std::string_view 
   if (!range.base.plus(range.size_bytes - 1) || range.size_bytes > std::numeric_limits<size_t>::max() / 2)
     return fail(ErrorCode::kOutOfRange, describe(range) + " for " + std::string(name) + ": passes the address space");
   for (const Extent& extent : extents_) {
-    // Not overlaps(): its sums wrap for a range that ends at 2^64.
-    if (extent.range.contains(range.base) || range.contains(extent.range.base))
+    if (extent.range.overlaps(range))
       return fail(ErrorCode::kInvalidArgument,
                   describe(range) + " for " + std::string(name) + ": overlaps " + describe(extent.range));
   }
