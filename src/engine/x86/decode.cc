@@ -1,11 +1,11 @@
 // Instruction decoding: prefixes, opcode, ModRM, SIB, displacement, immediate, then the legality rules of the row.
 //
-// The bytes are copied once into a zero-padded buffer, so that no read needs a bounds check: if at the end more bytes were
-// looked at than there are, the result is kTruncated or kTooLong whatever was decoded from the padding.
+// The bytes are copied once into a zero-padded buffer, so that no read needs a bounds check: if at the end more bytes
+// were looked at than there are, the result is kTruncated or kTooLong whatever was decoded from the padding.
 //
-// Source: Intel SDM Vol. 2 chapter 2 (format, REX 2.2.1, VEX 2.3), rev. 325383-080. Where Intel and AMD processors differ,
-// Intel: near branches ignore 66 in 64-bit mode, SYSCALL exists only there, LOCK MOV CR0 is no CR8 access.
-// Not implemented: EVEX and XOP; their prefixes 62 and 8F decode as BOUND and POP and are #UD where those are.
+// Source: Intel SDM Vol. 2 chapter 2 (format, REX 2.2.1, VEX 2.3), rev. 325383-080. Where Intel and AMD processors
+// differ, Intel: near branches ignore 66 in 64-bit mode, SYSCALL exists only there, LOCK MOV CR0 is no CR8 access. Not
+// implemented: EVEX and XOP; their prefixes 62 and 8F decode as BOUND and POP and are #UD where those are.
 #include <algorithm>
 #include <cstring>
 
@@ -39,8 +39,14 @@ struct Address16 {
   uint8_t index;
 };
 constexpr std::array<Address16, 8> kAddress16 = {{
-    {kRbx, kRsi}, {kRbx, kRdi}, {kRbp, kRsi}, {kRbp, kRdi},
-    {kRsi, kNoRegister}, {kRdi, kNoRegister}, {kRbp, kNoRegister}, {kRbx, kNoRegister},
+    {kRbx, kRsi},
+    {kRbx, kRdi},
+    {kRbp, kRsi},
+    {kRbp, kRdi},
+    {kRsi, kNoRegister},
+    {kRdi, kNoRegister},
+    {kRbp, kNoRegister},
+    {kRbx, kNoRegister},
 }};
 
 enum RexBits : uint8_t { kRexBaseBit = 1, kRexIndexBit = 2, kRexRegBit = 4, kRexWBit = 8 };
@@ -50,7 +56,8 @@ class Decoder {
   Decoder(std::span<const uint8_t> bytes, CodeSize code_size, Insn& insn)
       : insn_(insn), available_(std::min<size_t>(bytes.size(), kInsnLengthMax)), is_64_(code_size == CodeSize::k64) {
     if (bytes.size() > kInsnLengthMax) {
-      std::memcpy(bytes_.data(), bytes.data(), kInsnLengthMax + 1);  // a fixed size is one move; the last byte is only padding
+      std::memcpy(bytes_.data(), bytes.data(),
+                  kInsnLengthMax + 1);  // a fixed size is one move; the last byte is only padding
     } else {
       std::memcpy(bytes_.data(), bytes.data(), available_);
     }
@@ -107,10 +114,10 @@ class Decoder {
   const MapEntry* entry_ = nullptr;
   size_t position_ = 0;
   size_t available_;
-  uint8_t rex_ = 0;              // low four bits of REX, or of VEX with positive sense
-  uint8_t mandatory_ = 0;        // 0 none, 1 = 66, 2 = F3, 3 = F2: what selects the row
+  uint8_t rex_ = 0;        // low four bits of REX, or of VEX with positive sense
+  uint8_t mandatory_ = 0;  // 0 none, 1 = 66, 2 = F3, 3 = F2: what selects the row
   uint8_t segment_override_ = kNoRegister;
-  uint8_t raw_vvvv_ = 0xf;       // as encoded, inverted
+  uint8_t raw_vvvv_ = 0xf;  // as encoded, inverted
   bool vector_256_ = false;
   bool is_vex_ = false;
   const bool is_64_;
@@ -125,8 +132,8 @@ void Decoder::apply_segment(uint8_t byte) {
   insn_.prefixes |= kPrefixSegment;
 }
 
-/// Prefixes in any order and number; the last segment override and the last of F2 and F3 count. REX counts only if it is the
-/// last prefix (SDM Vol. 2 2.2.1).
+/// Prefixes in any order and number; the last segment override and the last of F2 and F3 count. REX counts only if it
+/// is the last prefix (SDM Vol. 2 2.2.1).
 void Decoder::read_prefixes() {
   while (true) {
     const uint8_t byte = bytes_[position_];
@@ -252,7 +259,8 @@ bool Decoder::find_row(const MapTable& first_table) {
   return false;
 }
 
-/// Everything after the opcode. The fields are filled before legality is judged, so that the length is right in any case.
+/// Everything after the opcode. The fields are filled before legality is judged, so that the length is right in any
+/// case.
 bool Decoder::read_operands() {
   if ((rex_ & kRexWBit) != 0) {
     insn_.prefixes |= kPrefixRexW;
@@ -418,9 +426,11 @@ bool Decoder::is_register_legal() const {
   }
 }
 
+/// Bytes of a memory operand, 0 for any other.
 unsigned size_of(Operand operand, const Insn& insn) {
   const unsigned v = insn.operand_size;
   const unsigned native = insn.code_size == CodeSize::k64 ? 8 : 4;
+  // clang-format off
   switch (operand) {
     case Operand::kEb: case Operand::kEdMb: case Operand::kMb: case Operand::kWb: case Operand::kOb: return 1;
     case Operand::kEw: case Operand::kEvMw: case Operand::kEdMw: case Operand::kMw: case Operand::kWw:
@@ -431,7 +441,7 @@ unsigned size_of(Operand operand, const Insn& insn) {
     case Operand::kM64fp: case Operand::kM64int: return 8;
     case Operand::kM80fp: case Operand::kM80bcd: return 10;
     case Operand::kMdq: case Operand::kWdq: return 16;
-    case Operand::kMqq: case Operand::kWqq: return 32;
+    case Operand::kWqq: return 32;
     case Operand::kM64: return 64;
     case Operand::kEv: case Operand::kMv: case Operand::kOv: return v;
     case Operand::kEz: return std::min(v, 4u);
@@ -450,6 +460,7 @@ unsigned size_of(Operand operand, const Insn& insn) {
     case Operand::kMfxsave: return 512;
     default: return 0;
   }
+  // clang-format on
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 // The form in which opcode tables are written, and the index the decoder walks.
 //
-// A table is a list of MapEntry in opcode order. Several entries may share an opcode; the first whose Select, mode, mod, W
-// and L conditions hold is the instruction (so a line for F3 stands before the line for "any prefix"). The conditions are
-// packed into mask and value over one 13-bit key, and make_table() adds, at compile time, an index by opcode and for long
-// groups by ModRM.reg. Private to decode.cc and the table_*.cc files.
+// A table is a list of MapEntry in opcode order. Several entries may share an opcode; the first whose Select, mode,
+// mod, W and L conditions hold is the instruction (so a line for F3 stands before the line for "any prefix"). The
+// conditions are packed into mask and value over one 13-bit key, and make_table() adds, at compile time, an index by
+// opcode and for long groups by ModRM.reg. Private to decode.cc and the table_*.cc files.
 //
 // Source: Intel SDM Vol. 2 Appendix A; column names as there: NP, 66, F3, F2, /reg.
 #pragma once
@@ -19,7 +19,7 @@ namespace tenon::x86 {
 
 /// The bits a row is selected by, as packed by the decoder.
 namespace key {
-constexpr uint16_t kPrefixShift = 0;  // 2 bits: 0 none, 1 = 66, 2 = F3, 3 = F2 (the encoding of VEX.pp)
+constexpr uint16_t kPrefixShift = 0;     // 2 bits: 0 none, 1 = 66, 2 = F3, 3 = F2 (the encoding of VEX.pp)
 constexpr uint16_t kRegister = 1u << 2;  // ModRM.mod = 3
 constexpr uint16_t kRegShift = 3;
 constexpr uint16_t kRmShift = 6;
@@ -46,12 +46,12 @@ struct Select {
   constexpr Select rexb() const { return with(key::kRexB, key::kRexB); }
   constexpr bool needs_modrm() const { return (mask & (key::kRegister | 7u << key::kRegShift)) != 0; }
 };
-constexpr Select kAny{};       // prefixes do not select
-constexpr Select kNp{3, 0};    // none of 66, F3, F2
+constexpr Select kAny{};     // prefixes do not select
+constexpr Select kNp{3, 0};  // none of 66, F3, F2
 constexpr Select k66{3, 1};
 constexpr Select kF3{3, 2};
 constexpr Select kF2{3, 3};
-constexpr Select kNfx{2, 0};   // neither F3 nor F2; 66 sets the operand size
+constexpr Select kNfx{2, 0};  // neither F3 nor F2; 66 sets the operand size
 
 /// Flags and implicit registers of a row (see OpcodeRow).
 struct Effects {
@@ -75,7 +75,7 @@ constexpr uint16_t kAxBit = bit(kRax), kCxBit = bit(kRcx), kDxBit = bit(kRdx), k
                    kBpBit = bit(kRbp), kSiBit = bit(kRsi), kDiBit = bit(kRdi);
 
 constexpr uint32_t kUpdatesOp0 = kReadsOp0 | kWritesOp0;
-constexpr uint32_t kVexInteger = kVex | kNotReal;               // VEX on general registers
+constexpr uint32_t kVexInteger = kVex | kNotReal;  // VEX on general registers
 constexpr uint32_t kVexVector = kVex | kNotReal | kAvxState;
 
 constexpr uint16_t kDxAxBits = kAxBit | kDxBit;
@@ -86,10 +86,10 @@ constexpr uint16_t kAllAndDf = kArithmeticFlags | kDf;
 // Effects of instruction families, by the "Flags Affected" section of each page of SDM Vol. 2.
 constexpr Effects kNoEffects{};
 constexpr Effects kArithmetic{0, kAllFlags, 0};
-constexpr Effects kArithmeticCarry{kCf, kAllFlags, 0};                           // ADC, SBB
+constexpr Effects kArithmeticCarry{kCf, kAllFlags, 0};  // ADC, SBB
 constexpr Effects kIncDec{0, kAllFlags & ~kCf, 0};
 constexpr Effects kLogic{0, kAllFlags & ~kAf, kAf};
-constexpr Effects kShift{0, kAllFlags & ~kAf, kAf | kOf};                        // OF defined for a count of 1
+constexpr Effects kShift{0, kAllFlags & ~kAf, kAf | kOf};  // OF defined for a count of 1
 constexpr Effects kShiftOne{0, kAllFlags & ~kAf, kAf};
 constexpr Effects kRotate{0, kCf | kOf, kOf};
 constexpr Effects kRotateOne{0, kCf | kOf, 0};
@@ -100,13 +100,13 @@ constexpr Effects kDivide{0, 0, kAllFlags};
 constexpr Effects kBitTest{0, kCf, kOf | kSf | kAf | kPf};
 constexpr Effects kBitScan{0, kZf, kCf | kOf | kSf | kAf | kPf};
 constexpr Effects kCountZeros{0, kZf | kCf, kOf | kSf | kPf | kAf};
-constexpr Effects kDecimalAdjust{kAf | kCf, kAllFlags & ~kOf, kOf, kAxBit, kAxBit};          // DAA, DAS
-constexpr Effects kAsciiAdjust{kAf, kAf | kCf, kOf | kSf | kZf | kPf, kAxBit, kAxBit};        // AAA, AAS
-constexpr Effects kAsciiDivide{0, kSf | kZf | kPf, kOf | kAf | kCf, kAxBit, kAxBit};          // AAM, AAD
+constexpr Effects kDecimalAdjust{kAf | kCf, kAllFlags & ~kOf, kOf, kAxBit, kAxBit};     // DAA, DAS
+constexpr Effects kAsciiAdjust{kAf, kAf | kCf, kOf | kSf | kZf | kPf, kAxBit, kAxBit};  // AAA, AAS
+constexpr Effects kAsciiDivide{0, kSf | kZf | kPf, kOf | kAf | kCf, kAxBit, kAxBit};    // AAM, AAD
 constexpr Effects kPushesFlags{kAllAndDf, 0, 0, kSpBit, kSpBit};
 constexpr Effects kPopsFlags{0, kAllAndDf, 0, kSpBit, kSpBit};
-constexpr Effects kLowestBit{0, kSf | kZf | kCf | kOf, kAf | kPf};                             // ANDN, BLSI, BLSR, BLSMSK, BZHI
-constexpr Effects kBitExtract{0, kZf | kCf | kOf, kAf | kSf | kPf};                            // BEXTR
+constexpr Effects kLowestBit{0, kSf | kZf | kCf | kOf, kAf | kPf};   // ANDN, BLSI, BLSR, BLSMSK, BZHI
+constexpr Effects kBitExtract{0, kZf | kCf | kOf, kAf | kSf | kPf};  // BEXTR
 constexpr Effects kSetsZf{0, kZf, 0};
 constexpr Effects kUndefinesAll{0, 0, kAllFlags};
 constexpr Effects kStack{0, 0, 0, kSpBit, kSpBit};
@@ -122,7 +122,17 @@ constexpr Effects implicit(unsigned gpr_read, unsigned gpr_written) { return kNo
 
 /// How the bytes after ModRM and displacement are read.
 enum class ImmediateForm : uint8_t {
-  kNone, kByte, kByteSigned, kWord, kOperandMax4, kOperand, kFarPointer, kBranchByte, kBranch, kOffset, kWordByte,
+  kNone,
+  kByte,
+  kByteSigned,
+  kWord,
+  kOperandMax4,
+  kOperand,
+  kFarPointer,
+  kBranchByte,
+  kBranch,
+  kOffset,
+  kWordByte,
   kRegister,
 };
 
@@ -157,22 +167,30 @@ using Operands = std::array<Operand, 4>;
 
 struct MapEntry {
   OpcodeRow row;
-  uint16_t mask = 0;   // the row matches if (key & mask) == value
+  uint16_t mask = 0;  // the row matches if (key & mask) == value
   uint16_t value = 0;
   uint8_t opcode = 0;
   ImmediateForm immediate = ImmediateForm::kNone;
   bool has_modrm = false;
   bool uses_vvvv = false;
-  bool opcode_register = false;       // register in the opcode's low bits
-  bool operand_size_prefix = true;    // 66 sets the operand size (it does not where it selects the row)
+  bool opcode_register = false;     // register in the opcode's low bits
+  bool operand_size_prefix = true;  // 66 sets the operand size (it does not where it selects the row)
   bool vsib = false;
-  bool check_reg = false;             // segment, control or debug register: not every number exists
-  uint8_t reg_mask = 15;              // 7: REX.R does not count (MMX and segment registers, SDM Vol. 2 2.2.1.2)
-  uint8_t rm_mask = 15;               // 7: REX.B does not count (MMX registers)
+  bool check_reg = false;  // segment, control or debug register: not every number exists
+  uint8_t reg_mask = 15;   // 7: REX.R does not count (MMX and segment registers, SDM Vol. 2 2.2.1.2)
+  uint8_t rm_mask = 15;    // 7: REX.B does not count (MMX registers)
 
-  consteval MapEntry(unsigned opcode_byte, Select select, Op op, Operands operands, uint32_t flags, Effects effects = {},
-                     Feature feature = Feature::kBase, Feature feature_256 = Feature::kBase)
-      : row{op, operands, flags, feature, feature_256, effects.read, effects.written, effects.undefined, effects.gpr_read,
+  consteval MapEntry(unsigned opcode_byte, Select select, Op op, Operands operands, uint32_t flags,
+                     Effects effects = {}, Feature feature = Feature::kBase, Feature feature_256 = Feature::kBase)
+      : row{op,
+            operands,
+            flags,
+            feature,
+            feature_256,
+            effects.read,
+            effects.written,
+            effects.undefined,
+            effects.gpr_read,
             effects.gpr_written},
         opcode(static_cast<uint8_t>(opcode_byte)),
         has_modrm(select.needs_modrm() || (flags & (kMemoryOnly | kRegisterOnly)) != 0),
@@ -267,7 +285,8 @@ consteval MapTable make_table(const MapEntry (&entries)[kCount], const MapTable*
       for (unsigned reg = 0; reg < 8; ++reg) {
         size_t first = i;
         const auto key_reg = static_cast<uint16_t>(reg << key::kRegShift);
-        while (first < end && ((entries[first].mask & (entries[first].value ^ key_reg)) & (7u << key::kRegShift)) != 0) {
+        while (first < end &&
+               ((entries[first].mask & (entries[first].value ^ key_reg)) & (7u << key::kRegShift)) != 0) {
           ++first;
         }
         table.group_starts[groups][reg] = static_cast<uint8_t>(first - i);
@@ -279,10 +298,10 @@ consteval MapTable make_table(const MapEntry (&entries)[kCount], const MapTable*
   return table;
 }
 
-extern const MapTable kTableLegacy;   // one-byte opcodes, next = kTableX87
-extern const MapTable kTableX87;      // D8 to DF
-extern const MapTable kTable0F;       // two-byte opcodes: integer and system, next = kTable0FSimd
-extern const MapTable kTable0FSimd;   // two-byte opcodes: MMX and SSE
+extern const MapTable kTableLegacy;  // one-byte opcodes, next = kTableX87
+extern const MapTable kTableX87;     // D8 to DF
+extern const MapTable kTable0F;      // two-byte opcodes: integer and system, next = kTable0FSimd
+extern const MapTable kTable0FSimd;  // two-byte opcodes: MMX and SSE
 extern const MapTable kTable0F38;
 extern const MapTable kTable0F3A;
 extern const MapTable kTableVex0F;

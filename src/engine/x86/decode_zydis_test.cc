@@ -28,13 +28,29 @@ constexpr size_t kStringSize = 20;
 using Bytes = std::array<uint8_t, kStringSize>;
 
 enum class Field : uint8_t {
-  kOnlyOurs, kOnlyTheirs, kLength, kOp, kOperandSize, kAddressSize, kMemory, kMemorySize, kSegment, kRegister, kImmediate,
-  kAccess, kFlagsRead, kFlagsWritten, kFlagsUndefined, kGprRead, kGprWritten,
+  kOnlyOurs,
+  kOnlyTheirs,
+  kLength,
+  kOp,
+  kOperandSize,
+  kAddressSize,
+  kMemory,
+  kMemorySize,
+  kSegment,
+  kRegister,
+  kImmediate,
+  kAccess,
+  kFlagsRead,
+  kFlagsWritten,
+  kFlagsUndefined,
+  kGprRead,
+  kGprWritten,
 };
 constexpr std::array kFieldNames = {
-    "valid only here", "valid only there", "length", "operation", "operand size", "address size", "memory operand",
-    "memory size", "segment", "register", "immediate", "access to first operand", "flags read", "flags written",
-    "flags undefined", "registers read", "registers written",
+    "valid only here", "valid only there",        "length",      "operation",     "operand size",
+    "address size",    "memory operand",          "memory size", "segment",       "register",
+    "immediate",       "access to first operand", "flags read",  "flags written", "flags undefined",
+    "registers read",  "registers written",
 };
 
 /// Zydis mnemonics that are called otherwise here; the rest differ in letter case only.
@@ -42,34 +58,31 @@ struct Alias {
   const char* theirs;
   Op ours;
 };
+// clang-format off
 constexpr Alias kAliases[] = {
-    {"jo", Op::kJcc},     {"jno", Op::kJcc},    {"jb", Op::kJcc},     {"jnb", Op::kJcc},   {"jz", Op::kJcc},
-    {"jnz", Op::kJcc},    {"jbe", Op::kJcc},    {"jnbe", Op::kJcc},   {"js", Op::kJcc},    {"jns", Op::kJcc},
-    {"jp", Op::kJcc},     {"jnp", Op::kJcc},    {"jl", Op::kJcc},     {"jnl", Op::kJcc},   {"jle", Op::kJcc},
-    {"jnle", Op::kJcc},   {"jcxz", Op::kJcxz},  {"jecxz", Op::kJcxz}, {"jrcxz", Op::kJcxz},
-    {"call", Op::kCallFar}, {"jmp", Op::kJmpFar}, {"ret", Op::kRetFar},
-    {"iretd", Op::kIret}, {"iretq", Op::kIret}, {"cwde", Op::kCbw},   {"cdqe", Op::kCbw},  {"cdq", Op::kCwd},
-    {"cqo", Op::kCwd},    {"pushad", Op::kPusha}, {"popad", Op::kPopa}, {"pushfd", Op::kPushf}, {"pushfq", Op::kPushf},
+    {"jo", Op::kJcc}, {"jno", Op::kJcc}, {"jb", Op::kJcc}, {"jnb", Op::kJcc}, {"jz", Op::kJcc}, {"jnz", Op::kJcc},
+    {"jbe", Op::kJcc}, {"jnbe", Op::kJcc}, {"js", Op::kJcc}, {"jns", Op::kJcc}, {"jp", Op::kJcc}, {"jnp", Op::kJcc},
+    {"jl", Op::kJcc}, {"jnl", Op::kJcc}, {"jle", Op::kJcc}, {"jnle", Op::kJcc}, {"jcxz", Op::kJcxz},
+    {"jecxz", Op::kJcxz}, {"jrcxz", Op::kJcxz}, {"call", Op::kCallFar}, {"jmp", Op::kJmpFar}, {"ret", Op::kRetFar},
+    {"iretd", Op::kIret}, {"iretq", Op::kIret}, {"cwde", Op::kCbw}, {"cdqe", Op::kCbw}, {"cdq", Op::kCwd},
+    {"cqo", Op::kCwd}, {"pushad", Op::kPusha}, {"popad", Op::kPopa}, {"pushfd", Op::kPushf}, {"pushfq", Op::kPushf},
     {"popfd", Op::kPopf}, {"popfq", Op::kPopf}, {"push", Op::kPushSeg}, {"pop", Op::kPopSeg},
     {"mov", Op::kMovFromSeg}, {"mov", Op::kMovToSeg}, {"mov", Op::kMovFromCr}, {"mov", Op::kMovToCr},
-    {"mov", Op::kMovFromDr}, {"mov", Op::kMovToDr},
-    {"movsb", Op::kMovs}, {"movsw", Op::kMovs}, {"movsd", Op::kMovs}, {"movsq", Op::kMovs},
-    {"stosb", Op::kStos}, {"stosw", Op::kStos}, {"stosd", Op::kStos}, {"stosq", Op::kStos},
-    {"lodsb", Op::kLods}, {"lodsw", Op::kLods}, {"lodsd", Op::kLods}, {"lodsq", Op::kLods},
-    {"scasb", Op::kScas}, {"scasw", Op::kScas}, {"scasd", Op::kScas}, {"scasq", Op::kScas},
-    {"cmpsb", Op::kCmps}, {"cmpsw", Op::kCmps}, {"cmpsd", Op::kCmps}, {"cmpsq", Op::kCmps},
-    {"insb", Op::kIns},   {"insw", Op::kIns},   {"insd", Op::kIns},
-    {"outsb", Op::kOuts}, {"outsw", Op::kOuts}, {"outsd", Op::kOuts},
-    {"prefetchnta", Op::kPrefetch}, {"prefetcht0", Op::kPrefetch}, {"prefetcht1", Op::kPrefetch},
-    {"prefetcht2", Op::kPrefetch}, {"prefetch", Op::kNop}, {"prefetchwt1", Op::kNop},
-    {"endbr32", Op::kNop}, {"endbr64", Op::kNop},
-    {"movq", Op::kMovd},  {"pextrq", Op::kPextrd}, {"pinsrq", Op::kPinsrd},
-    {"vmovq", Op::kVmovd}, {"vpextrq", Op::kVpextrd}, {"vpinsrq", Op::kVpinsrd},
-    {"fxsave64", Op::kFxsave}, {"fxrstor64", Op::kFxrstor}, {"xsave64", Op::kXsave}, {"xrstor64", Op::kXrstor},
-    {"xsaveopt64", Op::kXsaveopt}, {"xsavec64", Op::kXsavec}, {"xsaves64", Op::kXsaves}, {"xrstors64", Op::kXrstors},
-    {"fstpnce", Op::kFstp}, {"feni8087_nop", Op::kFneni},
+    {"mov", Op::kMovFromDr}, {"mov", Op::kMovToDr}, {"movsb", Op::kMovs}, {"movsw", Op::kMovs}, {"movsd", Op::kMovs},
+    {"movsq", Op::kMovs}, {"stosb", Op::kStos}, {"stosw", Op::kStos}, {"stosd", Op::kStos}, {"stosq", Op::kStos},
+    {"lodsb", Op::kLods}, {"lodsw", Op::kLods}, {"lodsd", Op::kLods}, {"lodsq", Op::kLods}, {"scasb", Op::kScas},
+    {"scasw", Op::kScas}, {"scasd", Op::kScas}, {"scasq", Op::kScas}, {"cmpsb", Op::kCmps}, {"cmpsw", Op::kCmps},
+    {"cmpsd", Op::kCmps}, {"cmpsq", Op::kCmps}, {"insb", Op::kIns}, {"insw", Op::kIns}, {"insd", Op::kIns},
+    {"outsb", Op::kOuts}, {"outsw", Op::kOuts}, {"outsd", Op::kOuts}, {"prefetchnta", Op::kPrefetch},
+    {"prefetcht0", Op::kPrefetch}, {"prefetcht1", Op::kPrefetch}, {"prefetcht2", Op::kPrefetch},
+    {"prefetch", Op::kNop}, {"prefetchwt1", Op::kNop}, {"endbr32", Op::kNop}, {"endbr64", Op::kNop},
+    {"movq", Op::kMovd}, {"pextrq", Op::kPextrd}, {"pinsrq", Op::kPinsrd}, {"vmovq", Op::kVmovd},
+    {"vpextrq", Op::kVpextrd}, {"vpinsrq", Op::kVpinsrd}, {"fxsave64", Op::kFxsave}, {"fxrstor64", Op::kFxrstor},
+    {"xsave64", Op::kXsave}, {"xrstor64", Op::kXrstor}, {"xsaveopt64", Op::kXsaveopt}, {"xsavec64", Op::kXsavec},
+    {"xsaves64", Op::kXsaves}, {"xrstors64", Op::kXrstors}, {"fstpnce", Op::kFstp}, {"feni8087_nop", Op::kFneni},
     {"fdisi8087_nop", Op::kFndisi}, {"fsetpm287_nop", Op::kFnsetpm},
 };
+// clang-format on
 
 std::string lower_case(std::string_view text) {
   std::string result(text);
@@ -131,7 +144,8 @@ class Oracle {
 
   void decode(CodeSize code_size, const Bytes& bytes, Theirs& out) const {
     const ZydisDecoder& decoder = decoders_[static_cast<size_t>(code_size)];
-    out.is_valid = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes.data(), bytes.size(), &out.insn, out.operands.data()));
+    out.is_valid =
+        ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes.data(), bytes.size(), &out.insn, out.operands.data()));
   }
 
  private:
@@ -139,25 +153,25 @@ class Oracle {
 };
 
 /// Instruction set extensions that Zydis knows and this decoder leaves out (op.hh).
+// clang-format off
+constexpr ZydisISAExt kLeftOut[] = {
+    ZYDIS_ISA_EXT_AMD3DNOW, ZYDIS_ISA_EXT_AMD_INVLPGB, ZYDIS_ISA_EXT_AMX_BF16, ZYDIS_ISA_EXT_AMX_INT8,
+    ZYDIS_ISA_EXT_AMX_TILE, ZYDIS_ISA_EXT_AVX512VEX, ZYDIS_ISA_EXT_AVX_VNNI, ZYDIS_ISA_EXT_CET, ZYDIS_ISA_EXT_CLZERO,
+    ZYDIS_ISA_EXT_ENQCMD, ZYDIS_ISA_EXT_FMA4, ZYDIS_ISA_EXT_HRESET, ZYDIS_ISA_EXT_KEYLOCKER,
+    ZYDIS_ISA_EXT_KEYLOCKER_WIDE, ZYDIS_ISA_EXT_MCOMMIT, ZYDIS_ISA_EXT_MONITORX, ZYDIS_ISA_EXT_PADLOCK,
+    ZYDIS_ISA_EXT_PCONFIG, ZYDIS_ISA_EXT_PT, ZYDIS_ISA_EXT_RDPRU, ZYDIS_ISA_EXT_RTM, ZYDIS_ISA_EXT_SGX,
+    ZYDIS_ISA_EXT_SGX_ENCLV, ZYDIS_ISA_EXT_SMX, ZYDIS_ISA_EXT_SNP, ZYDIS_ISA_EXT_SSE4A, ZYDIS_ISA_EXT_TBM,
+    ZYDIS_ISA_EXT_TDX, ZYDIS_ISA_EXT_TSX_LDTRK, ZYDIS_ISA_EXT_UINTR, ZYDIS_ISA_EXT_XOP, ZYDIS_ISA_EXT_KNC,
+    ZYDIS_ISA_EXT_KNCE, ZYDIS_ISA_EXT_KNCV,
+};
+// clang-format on
+
 bool is_left_out(const ZydisDecodedInstruction& insn) {
   switch (insn.encoding) {
-    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
-    case ZYDIS_INSTRUCTION_ENCODING_MVEX:
-    case ZYDIS_INSTRUCTION_ENCODING_XOP:
-    case ZYDIS_INSTRUCTION_ENCODING_3DNOW: return true;
-    default: break;
-  }
-  switch (insn.meta.isa_ext) {
-    case ZYDIS_ISA_EXT_AMD3DNOW: case ZYDIS_ISA_EXT_AMD_INVLPGB: case ZYDIS_ISA_EXT_AMX_BF16: case ZYDIS_ISA_EXT_AMX_INT8:
-    case ZYDIS_ISA_EXT_AMX_TILE: case ZYDIS_ISA_EXT_AVX512VEX: case ZYDIS_ISA_EXT_AVX_VNNI: case ZYDIS_ISA_EXT_CET:
-    case ZYDIS_ISA_EXT_CLZERO: case ZYDIS_ISA_EXT_ENQCMD: case ZYDIS_ISA_EXT_FMA4: case ZYDIS_ISA_EXT_HRESET:
-    case ZYDIS_ISA_EXT_KEYLOCKER: case ZYDIS_ISA_EXT_KEYLOCKER_WIDE: case ZYDIS_ISA_EXT_MCOMMIT:
-    case ZYDIS_ISA_EXT_MONITORX: case ZYDIS_ISA_EXT_PADLOCK: case ZYDIS_ISA_EXT_PCONFIG: case ZYDIS_ISA_EXT_PT:
-    case ZYDIS_ISA_EXT_RDPRU: case ZYDIS_ISA_EXT_RTM: case ZYDIS_ISA_EXT_SGX: case ZYDIS_ISA_EXT_SGX_ENCLV:
-    case ZYDIS_ISA_EXT_SMX: case ZYDIS_ISA_EXT_SNP: case ZYDIS_ISA_EXT_SSE4A: case ZYDIS_ISA_EXT_TBM:
-    case ZYDIS_ISA_EXT_TDX: case ZYDIS_ISA_EXT_TSX_LDTRK: case ZYDIS_ISA_EXT_UINTR: case ZYDIS_ISA_EXT_XOP:
-    case ZYDIS_ISA_EXT_KNC: case ZYDIS_ISA_EXT_KNCE: case ZYDIS_ISA_EXT_KNCV: return true;
-    default: return false;
+    case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+      return std::find(std::begin(kLeftOut), std::end(kLeftOut), insn.meta.isa_ext) != std::end(kLeftOut);
+    default: return true;  // EVEX, MVEX, XOP, 3DNow!
   }
 }
 
@@ -192,7 +206,8 @@ constexpr Deviation kDeviations[] = {
     {Field::kAccess, {}, Op::kBsr, "the destination is kept if the source is zero"},
     {Field::kOnlyTheirs, "syscall", Op::kInvalid, "exists outside 64-bit mode only on AMD processors"},
     {Field::kOnlyTheirs, "sysret", Op::kInvalid, "exists outside 64-bit mode only on AMD processors"},
-    {Field::kMemorySize, "movsxd", Op::kMovsxd, "with a 16-bit operand size the source has 16 bits (SDM Vol. 2, MOVSXD)"},
+    {Field::kMemorySize, "movsxd", Op::kMovsxd,
+     "with a 16-bit operand size the source has 16 bits (SDM Vol. 2, MOVSXD)"},
     {Field::kFlagsRead, {}, Op::kCmps, "REP tests the ZF that the same instruction has set"},
     {Field::kFlagsRead, {}, Op::kScas, "REP tests the ZF that the same instruction has set"},
     {Field::kFlagsRead, {}, Op::kInt, kPushes},
@@ -336,16 +351,18 @@ class Comparison {
   void compare_memory(const ZydisDecodedOperand& operand) {
     if (operand.encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64) {
       const uint64_t mask = ~uint64_t{0} >> (64 - 8 * ours_.address_size);
-      check(Field::kMemory, (static_cast<uint64_t>(operand.mem.disp.value) & mask) == static_cast<uint64_t>(ours_.immediate));
+      check(Field::kMemory,
+            (static_cast<uint64_t>(operand.mem.disp.value) & mask) == static_cast<uint64_t>(ours_.immediate));
     } else {
-      // With a 32-bit address in 64-bit mode Zydis 4.0 takes SIB.base = 101b, mod = 0 for R13 without displacement if REX.B
-      // is set, though it counts the four bytes; SDM Vol. 2 Table 2-5: REX.B does not count there, no base.
-      const bool is_r13_there = ours_.base == kNoRegister && ours_.code_size == CodeSize::k64 && ours_.address_size == 4 &&
-                                base_of(operand) == kR13 && operand.mem.disp.value == 0;
+      // With a 32-bit address in 64-bit mode Zydis 4.0 takes SIB.base = 101b, mod = 0 for R13 without displacement if
+      // REX.B is set, though it counts the four bytes; SDM Vol. 2 Table 2-5: REX.B does not count there, no base.
+      const bool is_r13_there = ours_.base == kNoRegister && ours_.code_size == CodeSize::k64 &&
+                                ours_.address_size == 4 && base_of(operand) == kR13 && operand.mem.disp.value == 0;
       check(Field::kMemory, index_of(operand) == ours_.index);
       check(Field::kMemory,
             is_r13_there || (base_of(operand) == ours_.base && operand.mem.disp.value == ours_.displacement));
-      check(Field::kMemory, ours_.index == kNoRegister || ours_.address_size == 2 || operand.mem.scale == 1u << ours_.scale);
+      check(Field::kMemory,
+            ours_.index == kNoRegister || ours_.address_size == 2 || operand.mem.scale == 1u << ours_.scale);
     }
     check(Field::kMemorySize, memory_size_matches(operand));
     compare_implicit_memory(operand);
@@ -373,8 +390,8 @@ class Comparison {
     return operand.mem.index == ZYDIS_REGISTER_NONE ? kNoRegister : gpr_number(operand.mem.index);
   }
 
-  /// An operand that is only named (prefetch, CLFLUSH, INVLPG, UD1) has no access here. A conditional write keeps the old
-  /// value otherwise, which counts as reading it.
+  /// An operand that is only named (prefetch, CLFLUSH, INVLPG, UD1) has no access here. A conditional write keeps the
+  /// old value otherwise, which counts as reading it.
   void compare_access(const ZydisDecodedOperand& operand) {
     constexpr uint32_t kReads = ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_CONDWRITE;
     const uint32_t ours = ours_.row->flags & (kReadsOp0 | kWritesOp0);
@@ -386,7 +403,9 @@ class Comparison {
     check_equal(Field::kAccess, reads | writes, ours);
   }
 
-  static bool same_bits(uint64_t a, uint64_t b, unsigned bits) { return bits == 0 || ((a ^ b) & (~uint64_t{0} >> (64 - bits))) == 0; }
+  static bool same_bits(uint64_t a, uint64_t b, unsigned bits) {
+    return bits == 0 || ((a ^ b) & (~uint64_t{0} >> (64 - bits))) == 0;
+  }
 
   void compare_immediates() {
     const auto& raw = theirs_.insn.raw;
@@ -475,7 +494,8 @@ class Generator {
 
  private:
   size_t add_prefixes(Bytes& bytes, uint32_t choice) {
-    static constexpr std::array<uint8_t, 12> kPrefixes = {0x66, 0xf2, 0xf3, 0x66, 0x67, 0xf0, 0x2e, 0x36, 0x64, 0x65, 0x26, 0x48};
+    static constexpr std::array<uint8_t, 12> kPrefixes = {0x66, 0xf2, 0xf3, 0x66, 0x67, 0xf0,
+                                                          0x2e, 0x36, 0x64, 0x65, 0x26, 0x48};
     static constexpr std::array<size_t, 16> kCounts = {0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 3, 4, 12};
     const size_t count = kCounts[choice % 16];
     for (size_t i = 0; i < count; ++i) {
@@ -526,8 +546,8 @@ uint64_t number_from_environment(const char* name, uint64_t otherwise) {
 /// Every row of every table, to see that the generator reaches them.
 std::vector<const OpcodeRow*> all_rows() {
   std::vector<const OpcodeRow*> rows;
-  for (const MapTable* table : {&kTableLegacy, &kTableX87, &kTable0F, &kTable0FSimd, &kTable0F38, &kTable0F3A, &kTableVex0F,
-                                &kTableVex0F38, &kTableVex0F3A}) {
+  for (const MapTable* table : {&kTableLegacy, &kTableX87, &kTable0F, &kTable0FSimd, &kTable0F38, &kTable0F3A,
+                                &kTableVex0F, &kTableVex0F38, &kTableVex0F3A}) {
     for (const MapSlot& slot : table->slots) {
       for (unsigned i = slot.first; i < slot.end; ++i) {
         rows.push_back(&table->entries[i].row);
@@ -569,7 +589,8 @@ TEST(DecodeAgainstZydis, RandomStrings) {
       }
     }
   }
-  std::printf("%llu strings, %zu of %zu rows\n", static_cast<unsigned long long>(cases), rows.size(), all_rows().size());
+  std::printf("%llu strings, %zu of %zu rows\n", static_cast<unsigned long long>(cases), rows.size(),
+              all_rows().size());
   for (const OpcodeRow* row : all_rows()) {
     EXPECT_TRUE(rows.contains(row) || cases < kCasesForAllRows) << op_name(row->op) << " was never reached";
   }

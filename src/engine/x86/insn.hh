@@ -2,9 +2,9 @@
 //
 // Source: Intel SDM Vol. 2 chapter 2 (instruction format), Appendix A (opcode maps), rev. 325383-080.
 //
-// The decoder fills Insn without looking at CPU state other than DecodeMode. Rows live in constexpr tables split like the
-// opcode map (SDM Vol. 2 Appendix A): legacy, 0F, 0F38, 0F3A, VEX maps, groups, x87. The interpreter chooses a handler from
-// row->op, operand forms and sizes; the JIT re-emits the same opcode and needs the def/use masks.
+// The decoder fills Insn from the bytes and the CodeSize alone. Rows live in constexpr tables split like the opcode map
+// (table_*.cc). The interpreter chooses a handler from row->op, operand forms and sizes; the JIT re-emits the same
+// opcode and needs the def/use masks.
 #pragma once
 
 #include <array>
@@ -19,20 +19,22 @@ namespace tenon::x86 {
 /// What of the CPU state changes decoding.
 enum class CodeSize : uint8_t { k16, k32, k64 };
 
-/// How an operand is encoded: the notation of SDM Vol. 2 Appendix A.2 (addressing method, operand type). The order matters:
-/// the ranges E, G, R, M... are tested as ranges by the tables.
+// clang-format off
+
+/// How an operand is encoded: the notation of SDM Vol. 2 Appendix A.2 (addressing method, operand type). The order
+/// matters: decode_table.hh tests memory-only, register-only, ModRM and vvvv operands as ranges.
 enum class Operand : uint8_t {
   kNone,
-  // ModRM.rm, register or memory, of size: byte, word, dword, qword, operand size (v: 2/4/8), y: 4, or 8 with W in 64-bit
-  // mode, z: 2 or 4, native: 4 outside and 8 in 64-bit mode whatever the prefixes. kEvMw: register of operand size or word
-  // in memory (SLDT, MOV from segment); kEdMb/kEdMw: 32-bit register or byte/word in memory (PINSRB, PEXTRW).
+  // ModRM.rm, register or memory, of size: byte, word, dword, qword, operand size (v: 2/4/8), y: 4, or 8 with W in
+  // 64-bit mode, z: 2 or 4, native: 4 outside and 8 in 64-bit mode whatever the prefixes. kEvMw: register of operand
+  // size or word in memory (SLDT, MOV from segment); kEdMb/kEdMw: 32-bit register or byte/word in memory (PINSRB, PEXTRW).
   kEb, kEw, kEd, kEq, kEv, kEy, kEz, kEnative, kEvMw, kEdMb, kEdMw,
   // ModRM.rm, general register only; a: of address size (UMONITOR)
   kRv, kRy, kRd, kRnative, kRa,
-  // ModRM.rm, memory only, of size: none or decided by the Op (kM), byte ... 16 bytes (dq), 32 (qq), 64 (kM64), vector
-  // length (x); p: far pointer (offset of operand size, selector), s: pseudo-descriptor (limit, base), a: two v operands
-  kM, kMb, kMw, kMd, kMq, kMdq, kMqq, kM64, kMx, kMv, kMy, kMp, kMs, kMa,
-  // x87 memory forms: float, integer and BCD of that many bits; environment 14/28, state 94/108, FXSAVE image 512 bytes
+  // ModRM.rm, memory only, of size: none or decided by the Op (kM), byte ... 16 bytes (dq), 64 (kM64), vector
+  // length (x); p: far pointer (offset of operand size, selector), s: pseudo-descriptor (limit, base), a: two v
+  kM, kMb, kMw, kMd, kMq, kMdq, kM64, kMx, kMv, kMy, kMp, kMs, kMa,
+  // x87 memory forms: float, integer, BCD of that many bits; environment 14/28, state 94/108, FXSAVE image 512 bytes
   kM32fp, kM64fp, kM80fp, kM16int, kM32int, kM64int, kM80bcd, kMenv, kMstate, kMfxsave,
   kVsib,  // memory with a vector index, elements of 4 bytes or 8 with VEX.W
   // ModRM.reg as general register; a: of address size (MOVDIR64B)
@@ -54,7 +56,7 @@ enum class Operand : uint8_t {
   // XMM/YMM in imm8[7:4]
   kLx,
   // immediates: byte zero-extended, byte sign-extended, word zero-extended, operand size up to 4 bytes sign-extended,
-  // operand size up to 8 bytes, far pointer
+  // operand size up to 8 bytes sign-extended, far pointer
   kIb, kIbs, kIw, kIz, kIv, kAp,
   // relative branch, displacement of 1 or 2/4 bytes
   kJb, kJz,
@@ -102,32 +104,43 @@ enum RowFlags : uint32_t {
   kModIgnored   = 1u << 27,  // ModRM.mod is taken as 3 whatever it says (MOV CR and DR)
 };
 
-/// CPUID feature that must be exposed, else #UD. kBase is always there. Rows of LZCNT, TZCNT and RDSSP-like hints execute as
-/// BSR, BSF and NOP on a processor without the feature: the caller that hides a feature decides (SDM Vol. 2, LZCNT, TZCNT).
+/// CPUID feature that must be exposed, else #UD. kBase is always there. LZCNT and TZCNT are no #UD where the feature is
+/// missing but execute as BSR and BSF: the caller that hides them sees to that (SDM Vol. 2, LZCNT, TZCNT).
 enum class Feature : uint8_t {
   kBase, kCmov, kFpu, kMmx, kSse, kSse2, kSse3, kSsse3, kSse41, kSse42, kPopcnt, kLzcnt, kBmi1, kBmi2, kMovbe, kAes,
   kPclmul, kSha, kAvx, kAvx2, kFma, kF16c, kVaes, kVpclmul, kGfni, kAdx, kRdrand, kRdseed, kFsgsbase, kXsave, kXsaveopt,
-  kXsavec, kXsaves, kFxsr, kClflush, kClflushopt, kClwb, kCx8, kCx16, kRdtscp, kRdpid, kInvpcid, kSmap, kSyscall, kMonitor,
-  kPrefetchw, kLahf64, kSep, kVmx, kSvm, kWaitpkg, kSerialize, kCet, kMovdiri, kMovdir64b, kPku, kCount,
+  kXsavec, kXsaves, kFxsr, kClflush, kClflushopt, kClwb, kCx8, kCx16, kRdtscp, kRdpid, kInvpcid, kSmap, kSyscall,
+  kMonitor, kPrefetchw, kLahf64, kSep, kVmx, kSvm, kWaitpkg, kSerialize, kCet, kMovdiri, kMovdir64b, kPku, kCount,
 };
 
+// clang-format on
+
+/// RFLAGS masks hold the arithmetic flags and DF by bit position; GPR masks hold bit n for register n and only what no
+/// operand names (kCl, kAl... are operands).
 struct OpcodeRow {
   Op op = Op::kInvalid;
   std::array<Operand, 4> operands{};
-  uint32_t flags = 0;              // RowFlags
+  uint32_t flags = 0;  // RowFlags
   Feature feature = Feature::kBase;
   Feature feature_256 = Feature::kBase;  // needed instead when VEX.L = 1
-  uint16_t rflags_read = 0;        // arithmetic RFLAGS bits and DF, by bit position
-  uint16_t rflags_written = 0;     // bits with a defined result (cleared and set ones included)
-  uint16_t rflags_undefined = 0;   // bits the manual leaves undefined; also in rflags_written if it depends on a count
-  uint16_t gpr_read = 0;           // implicit registers (bit n = register n), beyond the operands (kCl, kAl... are operands)
+  uint16_t rflags_read = 0;
+  uint16_t rflags_written = 0;    // bits with a defined result, cleared and set ones included
+  uint16_t rflags_undefined = 0;  // bits the manual leaves undefined; also in rflags_written if it depends on a count
+  uint16_t gpr_read = 0;
   uint16_t gpr_written = 0;
 };
 
-/// VEX.pp is kept as the prefix it stands for. Of F2 and F3 only the last one is kept, as processors do; ES/CS/SS/DS overrides are ignored in 64-bit mode.
+/// VEX.pp is kept as the prefix it stands for. Of F2 and F3 only the last one is kept, as processors do; ES, CS, SS and
+/// DS overrides are ignored in 64-bit mode.
 enum PrefixBits : uint8_t {
-  kPrefixLock = 1 << 0, kPrefixRep = 1 << 1 /* F3 */, kPrefixRepne = 1 << 2 /* F2 */, kPrefixOperandSize = 1 << 3 /* 66 */,
-  kPrefixAddressSize = 1 << 4 /* 67 */, kPrefixRex = 1 << 5, kPrefixRexW = 1 << 6 /* REX.W or VEX.W */, kPrefixSegment = 1 << 7,
+  kPrefixLock = 1 << 0,
+  kPrefixRep = 1 << 1,    // F3
+  kPrefixRepne = 1 << 2,  // F2
+  kPrefixOperandSize = 1 << 3,
+  kPrefixAddressSize = 1 << 4,
+  kPrefixRex = 1 << 5,
+  kPrefixRexW = 1 << 6,  // REX.W or VEX.W
+  kPrefixSegment = 1 << 7,
 };
 
 enum class OpcodeMap : uint8_t { kLegacy, k0F, k0F38, k0F3A, kVex0F, kVex0F38, kVex0F3A };
@@ -138,27 +151,27 @@ constexpr unsigned kInsnLengthMax = 15;
 
 struct Insn {
   const OpcodeRow* row = nullptr;
-  int64_t immediate = 0;      // extended as its Operand says; branch displacement; far offset; moffs (zero-extended)
-  int32_t displacement = 0;   // of the memory operand, sign-extended
-  uint16_t immediate2 = 0;    // far selector, ENTER's level
+  int64_t immediate = 0;     // extended as its Operand says; branch displacement; far offset; moffs (zero-extended)
+  int32_t displacement = 0;  // of the memory operand, sign-extended
+  uint16_t immediate2 = 0;   // far selector, ENTER's level
   uint8_t length = 0;
-  CodeSize code_size = CodeSize::k64;  // as decode() was called: in 64-bit mode some operands are 8 bytes whatever the prefixes
+  CodeSize code_size = CodeSize::k64;  // as decode() was called
   OpcodeMap map = OpcodeMap::kLegacy;
   uint8_t opcode = 0;
   uint8_t modrm = 0;
-  uint8_t prefixes = 0;       // PrefixBits
-  uint8_t operand_size = 4;   // effective, in bytes: 2, 4 or 8 ("v" operands; y: 8 if this is 8, else 4)
-  uint8_t address_size = 8;   // effective, in bytes: 2, 4 or 8
-  uint8_t segment = 3;        // effective SegmentIndex of the memory operand or of DS:rSI, DS:rBX, default or override
-  uint8_t reg = 0;            // ModRM.reg with REX.R/VEX.R, or opcode register with REX.B for kZ*
-  uint8_t rm = 0;             // ModRM.rm with REX.B where mod = 3
-  uint8_t base = kNoRegister; // of the memory operand, with REX.B; kRipBase for RIP-relative
-  uint8_t index = kNoRegister;
-  uint8_t scale = 0;          // log2
+  uint8_t prefixes = 0;         // PrefixBits
+  uint8_t operand_size = 4;     // effective, in bytes: 2, 4 or 8 ("v" operands; y: 8 if this is 8, else 4)
+  uint8_t address_size = 8;     // effective, in bytes: 2, 4 or 8
+  uint8_t segment = 3;          // effective SegmentIndex of the memory operand or DS:rSI, DS:rBX, default or override
+  uint8_t reg = 0;              // ModRM.reg with REX.R/VEX.R, or opcode register with REX.B for kZ*
+  uint8_t rm = 0;               // ModRM.rm with REX.B where mod = 3
+  uint8_t base = kNoRegister;   // of the memory operand, with REX.B; kRipBase for RIP-relative
+  uint8_t index = kNoRegister;  // with REX.X; an XMM/YMM number where the operand is kVsib
+  uint8_t scale = 0;            // log2
   uint8_t vvvv = 0;
   uint8_t vector_bytes = 16;  // 16 or 32 for VEX
   bool has_modrm = false;
-  bool is_memory = false;     // there is a memory operand (ModRM or moffs)
+  bool is_memory = false;  // there is a memory operand (ModRM or moffs)
 };
 static_assert(sizeof(Insn) <= 48);
 
@@ -169,13 +182,13 @@ enum class DecodeStatus : uint8_t {
   kTruncated,  // `bytes` ended inside the instruction: give more
 };
 
-/// Decodes the instruction at the start of `bytes` (any length; at most 15 are looked at). Pure; any thread. Features are not
-/// checked here: the caller compares row->feature with what it exposes.
+/// Decodes the instruction at the start of `bytes` (any length; at most 15 are looked at). Pure; any thread. Features
+/// are not checked here: the caller compares required_feature() with what it exposes. `out` has meaning only after kOk.
 DecodeStatus decode(std::span<const uint8_t> bytes, CodeSize code_size, Insn& out);
 
-/// Bytes the ModRM or moffs operand accesses; 0 if there is none, if only its address is used (LEA, INVLPG, NOP, prefetch,
-/// CLFLUSH) or if the size is not in the encoding (XSAVE family). For gathers the size of one element. A bit-string operand
-/// (BT with a register index) accesses this many bytes at an address that depends on the index.
+/// Bytes the ModRM or moffs operand accesses; 0 if there is none, if only its address is used (LEA, INVLPG, NOP,
+/// prefetch, CLFLUSH) or if the size is not in the encoding (XSAVE family). For gathers the size of one element. A
+/// bit-string operand (BT with a register index) accesses this many bytes at an address that depends on the index.
 unsigned memory_operand_size(const Insn& insn);
 
 /// The feature this very instruction needs (VEX.L = 1 can need another one than VEX.L = 0).

@@ -6,10 +6,9 @@
 namespace tenon::x86 {
 namespace {
 
-constexpr const char* kNames[] = {
-    "Invalid",
+constexpr const char* kNames[] = {"Invalid",
 #define TENON_X86_NAME(name) #name,
-    TENON_X86_OPS(TENON_X86_NAME)
+                                  TENON_X86_OPS(TENON_X86_NAME)
 #undef TENON_X86_NAME
 };
 static_assert(std::size(kNames) == static_cast<size_t>(Op::kCount));

@@ -30,7 +30,7 @@ constexpr MapEntry kEntries[] = {
     {0x20, k66, kPinsrb,    {kVdq, kEdMb, kIb}, kUpdatesOp0 | kSse, F::kSse41},
     {0x21, k66, kInsertps,  {kVdq, kWd, kIb},   kUpdatesOp0 | kSse, F::kSse41},
     {0x22, k66, kPinsrd,    {kVdq, kEy, kIb},   kUpdatesOp0 | kSse, F::kSse41},
-    // 40-63. The string compares take unaligned memory (SDM Vol. 2 4.1); lengths of the explicit forms are in EAX and EDX
+    // 40-63. The string compares take unaligned memory (SDM Vol. 2 4.1); explicit lengths are in EAX and EDX
     {0x40, k66, kDpps,      {kVdq, kWdq, kIb}, kUpdatesOp0 | kSse | kAligned | kFpCompute, F::kSse41},
     {0x41, k66, kDppd,      {kVdq, kWdq, kIb}, kUpdatesOp0 | kSse | kAligned | kFpCompute, F::kSse41},
     {0x42, k66, kMpsadbw,   {kVdq, kWdq, kIb}, kUpdatesOp0 | kSse | kAligned, F::kSse41},

@@ -1,7 +1,7 @@
 // Two-byte opcodes 0F xx: MMX, SSE, SSE2, SSE3 in their legacy encoding.
 //
-// Source: Intel SDM Vol. 2 Appendix A Table A-3 (columns NP, 66, F3, F2) and, for groups 12 to 14, Table A-6. Which memory
-// operands must be aligned: SDM Vol. 2 Tables 2-18 to 2-21 (exception types 1, 2 and 4).
+// Source: Intel SDM Vol. 2 Appendix A Table A-3 (columns NP, 66, F3, F2) and, for groups 12 to 14, Table A-6. Which
+// memory operands must be aligned: SDM Vol. 2 Tables 2-18 to 2-21 (exception types 1, 2 and 4).
 // Not implemented: SSE4a, 3DNow! (#UD).
 #include "engine/x86/decode_table.hh"
 

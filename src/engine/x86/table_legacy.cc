@@ -1,7 +1,8 @@
 // One-byte opcodes 00 to FF without the x87 escapes D8 to DF (table_x87.cc) and the prefixes.
 //
-// Source: Intel SDM Vol. 2 Appendix A Table A-2 and, for groups 1 to 5, 1A and 11, Table A-6; effects by each instruction's
-// page. Undocumented but present on every processor: 82 (alias of 80), D6 SALC, F1 INT1, C0/C1/D0-D3 /6, F6/F7 /1.
+// Source: Intel SDM Vol. 2 Appendix A Table A-2 and, for groups 1 to 5, 1A and 11, Table A-6; effects by each
+// instruction's page. Undocumented but present on every processor: 82 (alias of 80), D6 SALC, F1 INT1, C0/C1/D0-D3 /6,
+// F6/F7 /1.
 #include "engine/x86/decode_table.hh"
 
 namespace tenon::x86 {
@@ -106,7 +107,7 @@ constexpr MapEntry kEntries[] = {
     {0x5D, kAny, kPop,  {kZv}, kDefault64 | kWritesOp0, kStack},
     {0x5E, kAny, kPop,  {kZv}, kDefault64 | kWritesOp0, kStack},
     {0x5F, kAny, kPop,  {kZv}, kDefault64 | kWritesOp0, kStack},
-    // 60-6F. MOVSXD with a 16-bit operand size reads 16 bits (SDM Vol. 2, MOVSX/MOVSXD). PUSHA, POPA: all eight registers
+    // 60-6F. MOVSXD with a 16-bit operand size reads 16 bits (SDM Vol. 2, MOVSXD). PUSHA, POPA: all eight registers
     {0x60, kAny, kPusha,  {},               kInvalid64, implicit(0xff, kSpBit)},
     {0x61, kAny, kPopa,   {},               kInvalid64, implicit(kSpBit, 0xff)},
     {0x62, kAny, kBound,  {kGv, kMa},       kInvalid64 | kReadsOp0},

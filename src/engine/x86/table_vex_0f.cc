@@ -1,7 +1,8 @@
 // VEX map 1 (0F): AVX and AVX2 forms of SSE to SSE3.
 //
-// Source: Intel SDM Vol. 2 Appendix A Table A-3 (lines marked v) and each instruction's page for VEX.L and VEX.W. Only moves
-// whose mnemonic says aligned or non-temporal check alignment (SDM Vol. 2 2.4). kAvxState implies Feature::kAvx as well.
+// Source: Intel SDM Vol. 2 Appendix A Table A-3 (lines marked v) and each instruction's page for VEX.L and VEX.W. Only
+// moves whose mnemonic says aligned or non-temporal check alignment (SDM Vol. 2 2.4). kAvxState implies Feature::kAvx
+// as well.
 #include "engine/x86/decode_table.hh"
 
 namespace tenon::x86 {

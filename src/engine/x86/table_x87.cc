@@ -1,8 +1,8 @@
 // x87 escapes D8 to DF.
 //
-// Source: Intel SDM Vol. 2 Appendix A.5, Tables. The register forms marked reserved there that every processor
-// executes as an alias (DC D0/D8, DD C8, DE D0, DF C8/D0/D8: FCOM, FCOMP, FXCH, FSTP; DF C0 FFREEP; D9 D8 FSTP) follow the
-// AMD64 APM Vol. 3 Appendix A.2.5 footnotes.
+// Source: Intel SDM Vol. 2 Appendix A.5, Tables. The register forms marked reserved there that every
+// processor executes as an alias (DC D0/D8, DD C8, DE D0, DF C8/D0/D8: FCOM, FCOMP, FXCH, FSTP; DF C0 FFREEP; D9 D8
+// FSTP) follow the footnotes of AMD64 APM Vol. 3 Appendix A.2.5.
 #include "engine/x86/decode_table.hh"
 
 namespace tenon::x86 {
