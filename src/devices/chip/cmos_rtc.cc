@@ -302,7 +302,9 @@ uint64_t CmosRtc::next_event_ns() const {
   const uint64_t ticks = period_ticks();
   if (BPeriodicEnable::test(wanted) && ticks != 0) {
     const uint64_t tick = (scale(now_ns, kCrystalHz, kNanosecondsPerSecond) / ticks + 1) * ticks;
-    next_ns = std::min(next_ns, scale(tick, kNanosecondsPerSecond, kCrystalHz) + 1);
+    const uint64_t tick_ns = scale(tick, kNanosecondsPerSecond, kCrystalHz);
+    const bool is_exact = scale(tick_ns, kCrystalHz, kNanosecondsPerSecond) == tick;
+    next_ns = std::min(next_ns, is_exact ? tick_ns : tick_ns + 1);
   }
   return next_ns == kNoDeadline ? kNoDeadline : clock_.now_ns() + (next_ns - now_ns);
 }

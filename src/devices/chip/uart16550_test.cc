@@ -30,6 +30,7 @@ struct Sink final : ByteSink {
 
 struct UartTest : testing::Test {
   FakeClock clock;
+  Bus ports{"port"};
   RecordingInterrupts interrupts;
   Sink sink;
   Uart16550 uart{"uart0", clock, IrqLine(interrupts, Gsi{4}), sink};
@@ -191,7 +192,6 @@ TEST_F(UartTest, ScratchAndIdentificationAreA16550A) {
 }
 
 TEST_F(UartTest, BusSplitsWideAccesses) {
-  Bus ports("port");
   ASSERT_TRUE(uart.map(ports, Uart16550::kCom1));
   ports.write(0x3fa, 2, 0x8301);  // FCR, LCR
   EXPECT_EQ(ports.read(0x3fb, 1), 0x83u);
