@@ -63,8 +63,8 @@ void run_load_form(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
-/// The result is computed before the store is tried, so an exception of the computation comes first; if the store then
-/// faults, MXCSR and tags are put back. TOP stays 0, as on current CPUs.
+/// The result is computed before the store is tried, so an exception of the computation comes first. If the store then
+/// faults, the tags are put back; TOP stays 0 and MXCSR keeps its new flags, as on current CPUs.
 void run_store_form(Cpu& cpu, const Step* step) {
   const VectorPlan& plan = plan_of(step);
   VectorState& state = cpu.vector;
@@ -72,11 +72,9 @@ void run_store_form(Cpu& cpu, const Step* step) {
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
   if (plan.aligned && !check_aligned(cpu, segment, offset, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
-  const uint32_t mxcsr = state.mxcsr;
   const uint8_t tags = state.fx[Fx::kTags];
   if (!run_plan(cpu, step->insn, plan)) [[unlikely]] return cpu.fault(step);
   if (!store_vector(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]] {
-    state.mxcsr = mxcsr;
     state.fx[Fx::kTags] = tags;
     return cpu.fault(step);
   }
