@@ -71,7 +71,7 @@ bool read_descriptor_high(Cpu& cpu, x86::Vector number, Descriptor& descriptor) 
     return cpu.raise(number, selector_error(descriptor.selector));
   }
   if (!cpu.load_linear(descriptor.address + 8, descriptor.high, Privilege::kSupervisor)) return false;
-  if (Bits<12, 8>::test(descriptor.high)) return cpu.raise(number, selector_error(descriptor.selector));
+  if (Bits<44, 40>::test(descriptor.high)) return cpu.raise(number, selector_error(descriptor.selector));
   descriptor.high &= 0xffffffff;
   return true;
 }
