@@ -36,7 +36,6 @@ using ADivider = Bits<6, 4>;
 using ARate = Bits<3, 0>;
 constexpr uint8_t kAWritable = 0x7f;
 constexpr uint8_t kAReset = 0x26;           // 32768 Hz crystal, 1024 Hz periodic rate: what PC firmware sets
-constexpr unsigned kDividerRunning = 2;     // the only divider that counts a 32768 Hz crystal
 constexpr unsigned kDividerResetFirst = 6;  // 11x: divider held in reset
 
 // "Register B".
@@ -248,22 +247,23 @@ uint64_t CmosRtc::period_ticks() const {
 
 /// The first second after `after_second` at which the alarm matches, or kNoDeadline.
 uint64_t CmosRtc::next_alarm_second(uint64_t after_second) const {
-  const auto any = [this](uint8_t index) { return memory_[index] >= kDontCare; };
+  const bool any_hour = memory_[kHoursAlarm] >= kDontCare;
+  const bool any_minute = memory_[kMinutesAlarm] >= kDontCare;
+  const bool any_second = memory_[kSecondsAlarm] >= kDontCare;
   const unsigned hour = decode_hours(memory_[kHoursAlarm]);
   const unsigned minute = decode(memory_[kMinutesAlarm]);
   const unsigned second = decode(memory_[kSecondsAlarm]);
-  const bool never =
-      (!any(kHoursAlarm) && hour > 23) || (!any(kMinutesAlarm) && minute > 59) || (!any(kSecondsAlarm) && second > 59);
+  const bool never = (!any_hour && hour > 23) || (!any_minute && minute > 59) || (!any_second && second > 59);
   if (never) return kNoDeadline;
   uint64_t t = after_second + 1;
   // Each step moves to the start of the next second, minute or hour that may match: about 60 + 60 + 24 of them at most.
   for (;;) {
     const uint64_t of_day = t % kSecondsPerDay;
-    if (!any(kHoursAlarm) && of_day / 3600 != hour) {
+    if (!any_hour && of_day / 3600 != hour) {
       t = t / 3600 * 3600 + 3600;
-    } else if (!any(kMinutesAlarm) && of_day / 60 % 60 != minute) {
+    } else if (!any_minute && of_day / 60 % 60 != minute) {
       t = t / 60 * 60 + 60;
-    } else if (!any(kSecondsAlarm) && of_day % 60 != second) {
+    } else if (!any_second && of_day % 60 != second) {
       ++t;
     } else {
       return t;

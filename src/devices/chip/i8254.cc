@@ -137,6 +137,7 @@ void I8254::Channel::write_control(uint8_t value) {
   writes_high_next = reads_high_next = false;
   has_count_latch = has_status_latch = false;
   frozen_ticks = 0;
+  reload = period = 0;
 }
 
 void I8254::Channel::write_count(uint8_t value, uint64_t now_ns) {
@@ -378,7 +379,7 @@ Result<void> I8254::restore(const SavedState& state) {
     const bool is_started = (saved.flags & kFlagStarted) != 0;
     const bool is_counting = (saved.flags & kFlagCounting) != 0;
     const uint32_t modulus = (saved.flags & kFlagBcd) != 0 ? kBcdModulus : kBinaryModulus;
-    TRY(check_saved_fields(kSchema, {{"reload", saved.reload, kBinaryModulus},
+    TRY(check_saved_fields(kSchema, {{"reload", saved.reload, modulus},
                                      {"period", saved.period, modulus},
                                      {"period of a started channel", is_started && saved.period == 0 ? 1u : 0u, 0},
                                      {"counting without a start", is_counting && !is_started ? 1u : 0u, 0},

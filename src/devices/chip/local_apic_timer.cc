@@ -8,7 +8,6 @@ namespace tenon {
 namespace {
 
 using TimerMode = Bits<18, 17>;
-constexpr unsigned kOneShot = 0;
 constexpr unsigned kPeriodic = 1;
 constexpr unsigned kTscDeadline = 2;
 constexpr uint32_t kLvtMasked = 1u << 16;
