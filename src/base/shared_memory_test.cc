@@ -29,22 +29,20 @@ TEST(SharedMemory, CopiesEverySizeAndAlignmentExactly) {
 
 TEST(SharedMemory, FullFenceOrdersStoreBeforeLoad) {
   // The store-buffering litmus test: without the fence both threads may read zero.
-  for (int round = 0; round < 2000; ++round) {
+  for (int round = 0; round < 200; ++round) {
     alignas(64) std::atomic<int> x = 0;
     alignas(64) std::atomic<int> y = 0;
     std::atomic<int> arrived = 0;
     int seen_y = 0;
     std::thread other([&] {
       ++arrived;
-      while (arrived < 2) {
-      }
+      while (arrived < 2) std::this_thread::yield();
       x.store(1, std::memory_order_relaxed);
       full_fence();
       seen_y = y.load(std::memory_order_relaxed);
     });
     ++arrived;
-    while (arrived < 2) {
-    }
+    while (arrived < 2) std::this_thread::yield();
     y.store(1, std::memory_order_relaxed);
     full_fence();
     const int seen_x = x.load(std::memory_order_relaxed);

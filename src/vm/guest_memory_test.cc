@@ -212,8 +212,7 @@ TEST(CodeWatch, DecoderSeesNewBytesOrANewVersion) {
     page->granules = 0;
     std::atomic<bool> go = false;
     std::thread writer([&] {
-      while (!go) {
-      }
+      while (!go) std::this_thread::yield();
       memory.write_object(Gpa(0), round);
     });
     go = true;
