@@ -10,7 +10,8 @@ namespace {
 using Machine = TestMachine;
 
 // Selectors beyond the harness's own (08 64-bit code, 10 data, 18 user data, 20 user 64-bit code, 28 32-bit code).
-constexpr uint16_t kUserCode = 0x38, kConforming = 0x40, kCode16 = 0x48, kGate = 0x50, kNotPresent = 0x60, kBothBits = 0x68;
+constexpr uint16_t kUserCode = 0x38, kConforming = 0x40, kCode16 = 0x48, kGate = 0x50, kNotPresent = 0x60,
+                   kBothBits = 0x68;
 constexpr uint64_t kUserStack = 0x31000;
 
 void extend_gdt(Machine& machine) {
@@ -31,7 +32,8 @@ class FarTransferTest : public testing::Test {
     machine_.poke<uint16_t>(Machine::kTss + 8, 0x10);
     machine_.state.segments[x86::kCs].selector = 0x28;
     if (user) {
-      machine_.state.segments[x86::kCs] = {.base = 0, .limit = 0xffffffff, .attributes = 0xc0fb, .selector = kUserCode | 3};
+      machine_.state.segments[x86::kCs] = {
+          .base = 0, .limit = 0xffffffff, .attributes = 0xc0fb, .selector = kUserCode | 3};
       machine_.state.segments[x86::kSs] = {.base = 0, .limit = 0xffffffff, .attributes = 0xc0f3, .selector = 0x1b};
       machine_.state.gpr[x86::kRsp] = kUserStack;
     }
@@ -69,13 +71,13 @@ TEST_F(FarTransferTest, JumpChecks) {
   const Case cases[] = {
       {0, 0, x86::kGeneralProtection, 0},
       {3, 0, x86::kGeneralProtection, 0},
-      {0x80, 0, x86::kGeneralProtection, 0x80},                     // beyond the table
-      {0x0c, 0, x86::kGeneralProtection, 0x0c},                     // no LDT
-      {0x10, 0, x86::kGeneralProtection, 0x10},                     // data
-      {kUserCode, 0, x86::kGeneralProtection, kUserCode},           // DPL 3 from CPL 0
-      {0x2b, 0, x86::kGeneralProtection, 0x28},                     // RPL above CPL
+      {0x80, 0, x86::kGeneralProtection, 0x80},            // beyond the table
+      {0x0c, 0, x86::kGeneralProtection, 0x0c},            // no LDT
+      {0x10, 0, x86::kGeneralProtection, 0x10},            // data
+      {kUserCode, 0, x86::kGeneralProtection, kUserCode},  // DPL 3 from CPL 0
+      {0x2b, 0, x86::kGeneralProtection, 0x28},            // RPL above CPL
       {kNotPresent, 0, x86::kSegmentNotPresent, kNotPresent},
-      {kCode16, 0x10000, x86::kGeneralProtection, 0},               // beyond the limit
+      {kCode16, 0x10000, x86::kGeneralProtection, 0},  // beyond the limit
   };
   for (const Case& test : cases) {
     EXPECT_FALSE(far_jump(cpu, test.selector, test.offset, 0)) << test.selector;
@@ -181,7 +183,7 @@ TEST_F(FarTransferTest, LongCallGate) {
   EXPECT_TRUE(far_return(cpu, 8, 0));
   EXPECT_EQ(cpu.cpl, 3);
   // A type in the upper half is refused; so is code that is not 64-bit.
-  machine_.poke<uint64_t>(Machine::kGdt + kGate + 8, 0x100);
+  machine_.poke<uint64_t>(Machine::kGdt + kGate + 8, uint64_t{0x100} << 32);
   EXPECT_FALSE(far_call(cpu, kGate | 3, 0, 4, 0));
   expect_fault(cpu, x86::kGeneralProtection, kGate);
   machine_.poke<uint64_t>(Machine::kGdt + kGate + 8, 0);

@@ -54,10 +54,10 @@ TEST_F(SystemTest, Cr0Rules) {
   Cpu& cpu = enter();
   const uint64_t cr0 = cpu.state.cr0;
   const uint64_t refused[] = {
-      cr0 | uint64_t{1} << 32,                       // reserved high bits
-      cr0 & ~uint64_t{x86::kCr0Pe},                  // PG without PE
-      cr0 | x86::kCr0Nw,                             // NW without CD
-      cr0 & ~uint64_t{x86::kCr0Pg},                  // out of paging from 64-bit code
+      cr0 | uint64_t{1} << 32,       // reserved high bits
+      cr0 & ~uint64_t{x86::kCr0Pe},  // PG without PE
+      cr0 | x86::kCr0Nw,             // NW without CD
+      cr0 & ~uint64_t{x86::kCr0Pg},  // out of paging from 64-bit code
   };
   for (const uint64_t value : refused) {
     EXPECT_FALSE(write_cr(cpu, 0, value)) << std::hex << value;
@@ -198,8 +198,8 @@ TEST_F(SystemTest, MsrRules) {
       {0x175, 0xffff800000000000, kNonCanonical},
       {0x176, 0xffff800000000000, kNonCanonical},
       {0x277, 0x0007040600070406, 0x0000000000000002},
-      {0x200, 0x80000006, 0x80000002},                  // MTRR base: reserved type
-      {0x201, 0x3fff80000800, 0x400000000800},          // beyond MAXPHYADDR
+      {0x200, 0x80000006, 0x80000002},          // MTRR base: reserved type
+      {0x201, 0x3fff80000800, 0x400000000800},  // beyond MAXPHYADDR
       {0x20f, 0x800, 0x400},
       {0x250, 0x0606060606060606, 0x0606060606060607},
       {0x2ff, 0xc06, 0x100},
@@ -324,7 +324,7 @@ TEST(SystemProgram, LarLslVerrVerw) {
 TEST_F(SystemTest, LtrAndLldt) {
   machine_.enter_64({});
   machine_.poke<uint64_t>(Machine::kGdt + 0x30, make_descriptor(0x3000, 0x67, 0x0089));
-  machine_.poke<uint64_t>(Machine::kGdt + 0x38, 0x12);  // base bits 63:32
+  machine_.poke<uint64_t>(Machine::kGdt + 0x38, 0xfffffe12);  // base bits 63:32
   machine_.state.gdtr.limit = 0x4f;
   machine_.poke<uint64_t>(Machine::kGdt + 0x40, make_descriptor(0x7000, 0xf, 0x0082));
   machine_.poke<uint64_t>(Machine::kGdt + 0x48, 0);
@@ -332,7 +332,7 @@ TEST_F(SystemTest, LtrAndLldt) {
   cpu.gpr[x86::kRbx] = 0x30;
   const Step step = register_step(0, x86::kRbx);
   EXPECT_TRUE(ltr(cpu, &step));
-  EXPECT_EQ(cpu.state.tr.base, 0x1200003000u);
+  EXPECT_EQ(cpu.state.tr.base, 0xfffffe1200003000u);
   EXPECT_EQ(cpu.state.tr.type(), 11u);
   EXPECT_FALSE(ltr(cpu, &step));  // busy now
   expect_fault(cpu, x86::kGeneralProtection, 0x30);
