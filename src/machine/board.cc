@@ -64,7 +64,7 @@ Result<std::unique_ptr<Board>> Board::create(const BoardConfig& config) {
 
 Result<void> Board::make_cpuid() {
   const std::vector<CpuidEntry> supported = TRY(config_.engine->supported_cpuid());
-  physical_address_bits_ = physical_address_bits(supported);
+  physical_address_bits_ = tenon::physical_address_bits(supported);
   personality_ = make_personality(config_.personality,
                                   {.memory = &memory_,
                                    .clock = config_.clock,

@@ -61,6 +61,7 @@ class Board {
   Uart16550& serial(unsigned n) { return *uarts_[n]; }
   const RamLayout& ram() const { return ram_; }
   MemoryMap memory_map() const { return tenon::memory_map(ram_); }
+  unsigned physical_address_bits() const { return physical_address_bits_; }
   uint32_t vcpus() const { return static_cast<uint32_t>(signals_.size()); }
 
   /// Of our own controllers; nullptr where the engine has them in the kernel.

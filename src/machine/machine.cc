@@ -20,6 +20,19 @@ Result<PersonalityKind> parse_personality(const std::string& name) {
   return fail(ErrorCode::kInvalidArgument, fmt::format("personality \"{}\": choose kvm or none", name));
 }
 
+/// Memory types as firmware leaves them on every CPU: write-back, but uncached in the hole below 4 GiB (SDM Vol. 3 12.11).
+/// Linux gives up the PAT where MTRRs are off.
+void set_firmware_mtrrs(x86::CpuState& state, unsigned physical_address_bits) {
+  constexpr uint64_t kEnabled = 1u << 11;
+  constexpr uint64_t kWriteBack = 6;
+  constexpr uint64_t kUncached = 0;
+  constexpr uint64_t kValid = 1u << 11;
+  const uint64_t address_mask = (uint64_t{1} << physical_address_bits) - 1;
+  state.mtrr_default_type = kEnabled | kWriteBack;
+  state.mtrr_variable[0] = kPciHoleStart | kUncached;
+  state.mtrr_variable[1] = (~(kPciHoleEnd - kPciHoleStart - 1) & address_mask) | kValid;
+}
+
 std::vector<std::byte> random_bytes(size_t count) {
   std::random_device device;
   std::vector<std::byte> bytes(count);
@@ -86,11 +99,11 @@ Result<void> Machine::load_guest() {
 }
 
 Result<void> Machine::set_states() {
-  TRY(threads_->set_state(VcpuId{0}, boot_state_));
-  for (uint32_t id = 1; id < config_.cpus; ++id) {
-    x86::CpuState waiting;
-    waiting.reset(false);
-    TRY(threads_->set_state(VcpuId{id}, waiting));
+  for (uint32_t id = 0; id < config_.cpus; ++id) {
+    x86::CpuState state = boot_state_;
+    if (id != 0) state.reset(false);  // waits for SIPI
+    set_firmware_mtrrs(state, board_->physical_address_bits());
+    TRY(threads_->set_state(VcpuId{id}, state));
   }
   return {};
 }
