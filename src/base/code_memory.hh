@@ -1,8 +1,9 @@
 // CodeMemory: memory for machine code made at run time.
 //
 // One memfd is mapped twice: a view that can be written and never executed, and a view that can be executed and never
-// written; the file descriptor is closed, so nothing can map it a third time. append() is a bump allocator for code that
-// is made once and never changed (thunks); a code generator that patches and frees uses writable() and executable() itself.
+// written; the file descriptor is closed, so nothing can map it a third time. append() is a bump allocator for code
+// that is made once and never changed (thunks); a code generator that patches and frees uses writable() and
+// executable() itself.
 //
 // Threads: append() by one thread at a time (the owner's lock); code it has returned may be executed by any thread that
 // got the address through that lock. No flush is needed on x86: an address is not executed before its code is complete.
@@ -20,7 +21,8 @@ class CodeMemory {
  public:
   static constexpr size_t kAlignment = 16;  // of what append() returns
 
-  /// `capacity_bytes` is rounded up to pages; host memory is used only as code is added. `name` shows in /proc/PID/maps.
+  /// `capacity_bytes` is rounded up to pages; host memory is used only as code is added. `name` shows in
+  /// /proc/PID/maps.
   static Result<CodeMemory> create(size_t capacity_bytes, const char* name);
 
   /// Copies `code` behind what is there and returns where to execute it; nullptr when it does not fit.

@@ -48,8 +48,7 @@ TEST(CodeMemory, NoViewIsWritableAndExecutable) {
   std::ifstream maps("/proc/self/maps");
   std::vector<std::string> protections;
   for (std::string line; std::getline(maps, line);)
-    if (line.find("tenon-code-views") != std::string::npos)
-      protections.push_back(line.substr(line.find(' ') + 1, 4));
+    if (line.find("tenon-code-views") != std::string::npos) protections.push_back(line.substr(line.find(' ') + 1, 4));
   std::sort(protections.begin(), protections.end());
   EXPECT_EQ(protections, (std::vector<std::string>{"r-xs", "rw-s"}));
 }

@@ -23,8 +23,8 @@ struct Slot {
 };
 
 std::array<Slot, kSlots> slots;
-Mutex slots_mutex;                  // writers of `slots`, and installation
-bool installed = false;             // guarded by slots_mutex
+Mutex slots_mutex;                    // writers of `slots`, and installation
+bool installed = false;               // guarded by slots_mutex
 struct sigaction previous_action {};  // written once, before the handler can run
 
 void on_float_exception(int signal_number, siginfo_t* info, void* context) {

@@ -1,11 +1,12 @@
 // FloatTrapRange: code made at run time that may execute with floating-point exceptions unmasked.
 //
 // An unmasked SIMD exception of guest code run on the host CPU arrives as SIGFPE (the kernel's #XM and #MF). One
-// process-wide handler, installed at the first use, continues a fault inside a registered range at that range's `resume`
-// address, with all registers as at the fault. A fault anywhere else takes the action that was installed before.
+// process-wide handler, installed at the first use, continues a fault inside a registered range at that range's
+// `resume` address, with all registers as at the fault. A fault anywhere else takes the action that was installed
+// before.
 //
-// The code must not move RSP: `resume` returns to the caller of the code. The handler runs on the alternate signal stack
-// of the thread where it has one.
+// The code must not move RSP: `resume` returns to the caller of the code. The handler runs on the alternate signal
+// stack of the thread where it has one.
 //
 // Threads: add() and destruction on any thread; code of a range may run on any thread, and not after its destruction.
 #pragma once

@@ -21,9 +21,9 @@ constexpr std::array<uint8_t, 51> kDivide{
     0x31, 0xc0,                                      // xor eax, eax
     0xc3,                                            // ret
     // resume, at byte 37:
-    0x0f, 0xae, 0x5c, 0x24, 0xf0,                    // stmxcsr [rsp-16]
-    0x8b, 0x44, 0x24, 0xf0,                          // mov eax, [rsp-16]
-    0x0f, 0xae, 0x54, 0x24, 0xf8,                    // ldmxcsr [rsp-8]
+    0x0f, 0xae, 0x5c, 0x24, 0xf0,  // stmxcsr [rsp-16]
+    0x8b, 0x44, 0x24, 0xf0,        // mov eax, [rsp-16]
+    0x0f, 0xae, 0x54, 0x24, 0xf8,  // ldmxcsr [rsp-8]
 };
 
 TEST(FloatTrap, ContinuesAtResumeWithTheFlagsOfTheFault) {

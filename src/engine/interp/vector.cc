@@ -1,7 +1,8 @@
 // The vector family: which handler runs an instruction, and the handlers that run a plan of VectorThunks.
 //
 // Source: Intel SDM Vol. 2 2.4 (exception classes), Vol. 1 chapters 9 to 14, rev. 325383-080.
-// Deviation: a pending x87 exception always raises #MF; with CR0.NE = 0 a PC would signal IRQ13 instead (SDM Vol. 1 8.7.2).
+// Deviation: a pending x87 exception always raises #MF; with CR0.NE = 0 a PC would signal IRQ13 instead (SDM Vol.
+// 1 8.7.2).
 
 #include "engine/interp/vector.hh"
 
@@ -39,7 +40,8 @@ bool run_plan(Cpu& cpu, const Insn& insn, const VectorPlan& plan) {
   void* reg = operand_at(cpu, plan.reg, insn.reg);
   void* rm = operand_at(cpu, plan.rm, insn.rm);
   const uint32_t flags = plan.code(reg, rm, state.ymm[insn.vvvv & 15u], state.ymm[is4], &state, cpu.gpr);
-  if (plan.may_trap && flags == VectorPlan::kTrapped) [[unlikely]] return raise_simd_error(cpu);
+  if (plan.may_trap && flags == VectorPlan::kTrapped) [[unlikely]]
+    return raise_simd_error(cpu);
   if (plan.writes_flags) cpu.arithmetic_flags = static_cast<uint16_t>(flags);
   if (plan.writes_mmx_reg) std::memset(static_cast<uint8_t*>(reg) + 8, 0xff, 2);
   if (plan.writes_mmx_rm) std::memset(static_cast<uint8_t*>(rm) + 8, 0xff, 2);
@@ -48,18 +50,23 @@ bool run_plan(Cpu& cpu, const Insn& insn, const VectorPlan& plan) {
 
 void run_register_form(Cpu& cpu, const Step* step) {
   const VectorPlan& plan = plan_of(step);
-  if (!gate_open(cpu, plan.gate) || !run_plan(cpu, step->insn, plan)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, plan.gate) || !run_plan(cpu, step->insn, plan)) [[unlikely]]
+    return cpu.fault(step);
   return next(cpu, step);
 }
 
 void run_load_form(Cpu& cpu, const Step* step) {
   const VectorPlan& plan = plan_of(step);
-  if (!gate_open(cpu, plan.gate)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, plan.gate)) [[unlikely]]
+    return cpu.fault(step);
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
-  if (plan.aligned && !check_aligned(cpu, segment, offset, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
-  if (!load_vector(cpu, segment, offset, cpu.vector.memory, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
-  if (!run_plan(cpu, step->insn, plan)) [[unlikely]] return cpu.fault(step);
+  if (plan.aligned && !check_aligned(cpu, segment, offset, plan.memory_bytes)) [[unlikely]]
+    return cpu.fault(step);
+  if (!load_vector(cpu, segment, offset, cpu.vector.memory, plan.memory_bytes)) [[unlikely]]
+    return cpu.fault(step);
+  if (!run_plan(cpu, step->insn, plan)) [[unlikely]]
+    return cpu.fault(step);
   return next(cpu, step);
 }
 
@@ -68,12 +75,15 @@ void run_load_form(Cpu& cpu, const Step* step) {
 void run_store_form(Cpu& cpu, const Step* step) {
   const VectorPlan& plan = plan_of(step);
   VectorState& state = cpu.vector;
-  if (!gate_open(cpu, plan.gate)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, plan.gate)) [[unlikely]]
+    return cpu.fault(step);
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
-  if (plan.aligned && !check_aligned(cpu, segment, offset, plan.memory_bytes)) [[unlikely]] return cpu.fault(step);
+  if (plan.aligned && !check_aligned(cpu, segment, offset, plan.memory_bytes)) [[unlikely]]
+    return cpu.fault(step);
   const uint8_t tags = state.fx[Fx::kTags];
-  if (!run_plan(cpu, step->insn, plan)) [[unlikely]] return cpu.fault(step);
+  if (!run_plan(cpu, step->insn, plan)) [[unlikely]]
+    return cpu.fault(step);
   if (!store_vector(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]] {
     state.fx[Fx::kTags] = tags;
     return cpu.fault(step);
@@ -100,7 +110,8 @@ bool gate_open_slow(Cpu& cpu, Gate gate) {
     if (real || (cr4 & x86::kCr4Osxsave) == 0 || (cpu.state.xcr0 & 6) != 6) return cpu.raise(x86::kInvalidOpcode);
   } else {
     const bool needs_osfxsr = gate != Gate::kMmx;
-    if ((cr0 & x86::kCr0Em) != 0 || (needs_osfxsr && (cr4 & x86::kCr4Osfxsr) == 0)) return cpu.raise(x86::kInvalidOpcode);
+    if ((cr0 & x86::kCr0Em) != 0 || (needs_osfxsr && (cr4 & x86::kCr4Osfxsr) == 0))
+      return cpu.raise(x86::kInvalidOpcode);
   }
   if ((cr0 & x86::kCr0Ts) != 0) return cpu.raise(x86::kDeviceNotAvailable);
   const bool uses_x87 = gate == Gate::kMmx || gate == Gate::kSseMmx;
@@ -121,6 +132,7 @@ Handler vector_handler(const Insn& insn, Cpu& cpu, uint64_t& scratch) {
 
 Result<void> vector_attach(Cpu& cpu) {
   cpu.thunks = TRY(VectorThunks::shared());
+  vector_load_state(cpu);  // the FXSAVE image that x87 thunks load must be a valid one from the start
   return {};
 }
 

@@ -1,7 +1,8 @@
 // Instructions that touch memory element by element: gathers, VMASKMOV, MASKMOVDQU, MASKMOVQ.
 //
-// They compute nothing; what matters is which bytes are accessed, that an element whose mask bit is clear never faults, and
-// that a gather which faults keeps the elements it has and can be restarted (SDM Vol. 2, VPGATHERDD; VMASKMOV; MASKMOVDQU).
+// They compute nothing; what matters is which bytes are accessed, that an element whose mask bit is clear never faults,
+// and that a gather which faults keeps the elements it has and can be restarted (SDM Vol. 2, VPGATHERDD; VMASKMOV;
+// MASKMOVDQU).
 
 #include <algorithm>
 #include <array>
@@ -33,7 +34,8 @@ bool is_masked_in(const uint8_t* mask, unsigned index) {
 
 template <typename T>
 void masked_load(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, Gate::kAvx)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, Gate::kAvx)) [[unlikely]]
+    return cpu.fault(step);
   const Insn& insn = step->insn;
   const uint8_t* mask = cpu.vector.ymm[insn.vvvv];
   const uint64_t offset = cpu.effective_offset(step);
@@ -50,7 +52,8 @@ void masked_load(Cpu& cpu, const Step* step) {
 
 /// Stores the elements of `data` that `mask` selects, all or none. Shared by VMASKMOV, MASKMOVDQU and MASKMOVQ.
 template <typename T>
-bool store_selected(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8_t* data, const uint8_t* mask, unsigned count) {
+bool store_selected(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8_t* data, const uint8_t* mask,
+                    unsigned count) {
   for (unsigned i = 0; i < count; ++i)
     if (is_masked_in<T>(mask, i) && !cpu.probe_store(segment, offset + i * sizeof(T), sizeof(T))) return false;
   for (unsigned i = 0; i < count; ++i)
@@ -60,7 +63,8 @@ bool store_selected(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8
 
 template <typename T>
 void masked_store(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, Gate::kAvx)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, Gate::kAvx)) [[unlikely]]
+    return cpu.fault(step);
   const Insn& insn = step->insn;
   const uint8_t* data = cpu.vector.ymm[insn.reg];
   const uint8_t* mask = cpu.vector.ymm[insn.vvvv];
@@ -78,7 +82,8 @@ uint64_t cut_to_address_size(const Insn& insn, uint64_t offset) {
 /// (V)MASKMOVDQU: bytes of reg where rm's bytes have bit 7, to DS:rDI.
 template <Gate gate>
 void masked_byte_store(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, gate)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate)) [[unlikely]]
+    return cpu.fault(step);
   const Insn& insn = step->insn;
   const uint64_t offset = cut_to_address_size(insn, cpu.gpr[x86::kRdi]);
   const bool done = store_selected<uint8_t>(cpu, operand_segment(insn), offset, cpu.vector.ymm[insn.reg],
@@ -87,7 +92,8 @@ void masked_byte_store(Cpu& cpu, const Step* step) {
 }
 
 void masked_mmx_store(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, Gate::kMmx)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, Gate::kMmx)) [[unlikely]]
+    return cpu.fault(step);
   const Insn& insn = step->insn;
   const unsigned top = fx_top(cpu.vector);
   const uint8_t* data = fx_register(cpu.vector, (insn.reg - top) & 7u);
@@ -103,7 +109,8 @@ void raise_invalid(Cpu& cpu, const Step* step) { return cpu.fault(step, x86::kIn
 /// Index and element are signed Index and T. An element's mask is cleared as soon as the element is done.
 template <typename Index, typename T>
 void gather(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, Gate::kAvx)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, Gate::kAvx)) [[unlikely]]
+    return cpu.fault(step);
   const Insn& insn = step->insn;
   uint8_t* result = cpu.vector.ymm[insn.reg];
   uint8_t* mask = cpu.vector.ymm[insn.vvvv];
@@ -142,15 +149,21 @@ Handler masked_move_of(const Insn& insn) {
 
 Handler vector_masked_handler(const Insn& insn) {
   switch (insn.row->op) {
-    case Op::kVmaskmovps: case Op::kVpmaskmovd: return masked_move_of<uint32_t>(insn);
-    case Op::kVmaskmovpd: case Op::kVpmaskmovq: return masked_move_of<uint64_t>(insn);
+    case Op::kVmaskmovps:
+    case Op::kVpmaskmovd: return masked_move_of<uint32_t>(insn);
+    case Op::kVmaskmovpd:
+    case Op::kVpmaskmovq: return masked_move_of<uint64_t>(insn);
     case Op::kMaskmovdqu: return masked_byte_store<Gate::kSse>;
     case Op::kVmaskmovdqu: return masked_byte_store<Gate::kAvx>;
     case Op::kMaskmovq: return masked_mmx_store;
-    case Op::kVgatherdps: case Op::kVpgatherdd: return gather_of<int32_t, uint32_t>(insn);
-    case Op::kVgatherdpd: case Op::kVpgatherdq: return gather_of<int32_t, uint64_t>(insn);
-    case Op::kVgatherqps: case Op::kVpgatherqd: return gather_of<int64_t, uint32_t>(insn);
-    case Op::kVgatherqpd: case Op::kVpgatherqq: return gather_of<int64_t, uint64_t>(insn);
+    case Op::kVgatherdps:
+    case Op::kVpgatherdd: return gather_of<int32_t, uint32_t>(insn);
+    case Op::kVgatherdpd:
+    case Op::kVpgatherdq: return gather_of<int32_t, uint64_t>(insn);
+    case Op::kVgatherqps:
+    case Op::kVpgatherqd: return gather_of<int64_t, uint32_t>(insn);
+    case Op::kVgatherqpd:
+    case Op::kVpgatherqq: return gather_of<int64_t, uint64_t>(insn);
     default: return nullptr;
   }
 }

@@ -1,6 +1,6 @@
 // Moves, bitwise operations and register zeroing in C++: what memcpy, strlen and context switches are made of, where a
-// thunk would cost more than the instruction. Everything here is a copy or one logic operation; there is no semantics to
-// get wrong that the host could get right.
+// thunk would cost more than the instruction. Everything here is a copy or one logic operation; there is no semantics
+// to get wrong that the host could get right.
 //
 // Source: Intel SDM Vol. 2 chapters 4 and 5 (MOVAPS, MOVDQU, MOVD, MOVQ, MOVSS, PXOR, VZEROUPPER...).
 
@@ -19,7 +19,9 @@ enum class Encoding : uint8_t { kLegacy, kVex };
 
 constexpr Gate gate_of(Encoding encoding) { return encoding == Encoding::kVex ? Gate::kAvx : Gate::kSse; }
 
-Bytes16& half(Cpu& cpu, unsigned number, unsigned index) { return reinterpret_cast<Bytes16*>(cpu.vector.ymm[number])[index]; }
+Bytes16& half(Cpu& cpu, unsigned number, unsigned index) {
+  return reinterpret_cast<Bytes16*>(cpu.vector.ymm[number])[index];
+}
 
 /// Registers keep 255:128 in legacy encodings; VEX zeroes what lies above the vector length (SDM Vol. 1 14.1.1).
 template <Encoding encoding, unsigned size_bytes>
@@ -31,9 +33,12 @@ template <Encoding encoding, unsigned size_bytes, bool aligned>
 void load_full(Cpu& cpu, const Step* step) {
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
-  if (aligned && !check_aligned(cpu, segment, offset, size_bytes)) [[unlikely]] return cpu.fault(step);
-  if (!load_vector(cpu, segment, offset, cpu.vector.ymm[step->insn.reg], size_bytes)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
+  if (aligned && !check_aligned(cpu, segment, offset, size_bytes)) [[unlikely]]
+    return cpu.fault(step);
+  if (!load_vector(cpu, segment, offset, cpu.vector.ymm[step->insn.reg], size_bytes)) [[unlikely]]
+    return cpu.fault(step);
   zero_above<encoding, size_bytes>(cpu, step->insn.reg);
   return next(cpu, step);
 }
@@ -42,9 +47,12 @@ template <Encoding encoding, unsigned size_bytes, bool aligned>
 void store_full(Cpu& cpu, const Step* step) {
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
-  if (aligned && !check_aligned(cpu, segment, offset, size_bytes)) [[unlikely]] return cpu.fault(step);
-  if (!store_vector(cpu, segment, offset, cpu.vector.ymm[step->insn.reg], size_bytes)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
+  if (aligned && !check_aligned(cpu, segment, offset, size_bytes)) [[unlikely]]
+    return cpu.fault(step);
+  if (!store_vector(cpu, segment, offset, cpu.vector.ymm[step->insn.reg], size_bytes)) [[unlikely]]
+    return cpu.fault(step);
   return next(cpu, step);
 }
 
@@ -53,7 +61,8 @@ template <Encoding encoding, unsigned size_bytes, bool to_rm>
 void move_full(Cpu& cpu, const Step* step) {
   const unsigned to = to_rm ? step->insn.rm : step->insn.reg;
   const unsigned from = to_rm ? step->insn.reg : step->insn.rm;
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
   half(cpu, to, 0) = half(cpu, from, 0);
   if constexpr (size_bytes == 32) half(cpu, to, 1) = half(cpu, from, 1);
   zero_above<encoding, size_bytes>(cpu, to);
@@ -77,30 +86,36 @@ T low(const Cpu& cpu, unsigned number) {
 template <Encoding encoding, typename T>
 void load_low(Cpu& cpu, const Step* step) {
   T value;
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
-  if (!cpu.load(operand_segment(step->insn), cpu.effective_offset(step), value)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
+  if (!cpu.load(operand_segment(step->insn), cpu.effective_offset(step), value)) [[unlikely]]
+    return cpu.fault(step);
   set_low<encoding>(cpu, step->insn.reg, value);
   return next(cpu, step);
 }
 
 template <Encoding encoding, typename T>
 void store_low(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
   const T value = low<T>(cpu, step->insn.reg);
-  if (!cpu.store(operand_segment(step->insn), cpu.effective_offset(step), value)) [[unlikely]] return cpu.fault(step);
+  if (!cpu.store(operand_segment(step->insn), cpu.effective_offset(step), value)) [[unlikely]]
+    return cpu.fault(step);
   return next(cpu, step);
 }
 
 template <Encoding encoding, typename T>
 void gpr_to_low(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
   set_low<encoding>(cpu, step->insn.reg, static_cast<T>(cpu.gpr[step->insn.rm]));
   return next(cpu, step);
 }
 
 template <Encoding encoding, typename T>
 void low_to_gpr(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
   cpu.gpr[step->insn.rm] = low<T>(cpu, step->insn.reg);
   return next(cpu, step);
 }
@@ -108,7 +123,8 @@ void low_to_gpr(Cpu& cpu, const Step* step) {
 /// MOVQ xmm, xmm.
 template <Encoding encoding, bool to_rm>
 void move_low(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
   const unsigned to = to_rm ? step->insn.rm : step->insn.reg;
   const unsigned from = to_rm ? step->insn.reg : step->insn.rm;
   set_low<encoding>(cpu, to, low<uint64_t>(cpu, from));
@@ -119,19 +135,29 @@ void move_low(Cpu& cpu, const Step* step) {
 template <typename T>
 void store_gpr(Cpu& cpu, const Step* step) {
   const T value = cpu.reg<T>(step->insn.reg);
-  if (!cpu.store(operand_segment(step->insn), cpu.effective_offset(step), value)) [[unlikely]] return cpu.fault(step);
+  if (!cpu.store(operand_segment(step->insn), cpu.effective_offset(step), value)) [[unlikely]]
+    return cpu.fault(step);
   return next(cpu, step);
 }
 
-struct Xor { static Bytes16 apply(Bytes16 a, Bytes16 b) { return a ^ b; } };
-struct And { static Bytes16 apply(Bytes16 a, Bytes16 b) { return a & b; } };
-struct AndNot { static Bytes16 apply(Bytes16 a, Bytes16 b) { return ~a & b; } };
-struct Or { static Bytes16 apply(Bytes16 a, Bytes16 b) { return a | b; } };
+struct Xor {
+  static Bytes16 apply(Bytes16 a, Bytes16 b) { return a ^ b; }
+};
+struct And {
+  static Bytes16 apply(Bytes16 a, Bytes16 b) { return a & b; }
+};
+struct AndNot {
+  static Bytes16 apply(Bytes16 a, Bytes16 b) { return ~a & b; }
+};
+struct Or {
+  static Bytes16 apply(Bytes16 a, Bytes16 b) { return a | b; }
+};
 
 /// Register form: reg = reg OP rm, or with VEX reg = vvvv OP rm.
 template <typename Operation, Encoding encoding, unsigned size_bytes>
 void bitwise(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, gate_of(encoding))) [[unlikely]]
+    return cpu.fault(step);
   const Insn& insn = step->insn;
   const unsigned first = encoding == Encoding::kVex ? insn.vvvv : insn.reg;
   for (unsigned i = 0; i < size_bytes / 16; ++i)
@@ -143,7 +169,8 @@ void bitwise(Cpu& cpu, const Step* step) {
 /// VZEROALL, VZEROUPPER: only registers 0 to 7 outside 64-bit mode.
 template <bool all>
 void zero_registers(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, Gate::kAvx)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, Gate::kAvx)) [[unlikely]]
+    return cpu.fault(step);
   for (unsigned i = 0; i < (cpu.in_long_mode ? 16u : 8u); ++i) {
     if constexpr (all) half(cpu, i, 0) = Bytes16{};
     half(cpu, i, 1) = Bytes16{};
@@ -153,7 +180,8 @@ void zero_registers(Cpu& cpu, const Step* step) {
 
 /// EMMS: all tags empty, TOP = 0.
 void run_emms(Cpu& cpu, const Step* step) {
-  if (!gate_open(cpu, Gate::kMmx)) [[unlikely]] return cpu.fault(step);
+  if (!gate_open(cpu, Gate::kMmx)) [[unlikely]]
+    return cpu.fault(step);
   enter_mmx(cpu.vector);
   cpu.vector.fx[Fx::kTags] = 0;
   return next(cpu, step);
@@ -175,7 +203,8 @@ Handler full_move(const Insn& insn) {
 template <bool aligned>
 Handler full_move_of(const Insn& insn) {
   if ((insn.row->flags & x86::kAvxState) == 0) return full_move<Encoding::kLegacy, 16, aligned>(insn);
-  return insn.vector_bytes == 32 ? full_move<Encoding::kVex, 32, aligned>(insn) : full_move<Encoding::kVex, 16, aligned>(insn);
+  return insn.vector_bytes == 32 ? full_move<Encoding::kVex, 32, aligned>(insn)
+                                 : full_move<Encoding::kVex, 16, aligned>(insn);
 }
 
 template <Encoding encoding, typename T>
@@ -208,6 +237,7 @@ Handler scalar_move(const Insn& insn) {
   return insn.is_memory ? low_move<encoding, T>(insn) : nullptr;
 }
 
+// clang-format off
 Handler plain_move_handler(const Insn& insn) {
   switch (insn.row->op) {
     case Op::kMovups: case Op::kMovupd: case Op::kMovdqu: case Op::kLddqu:
@@ -242,6 +272,8 @@ Handler bitwise_handler(const Insn& insn) {
     default: return nullptr;
   }
 }
+
+// clang-format on
 
 }  // namespace
 

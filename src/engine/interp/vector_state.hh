@@ -13,8 +13,8 @@ enum XComponents : uint64_t { kXcX87 = 1u << 0, kXcSse = 1u << 1, kXcAvx = 1u <<
 constexpr uint32_t kInitialMxcsr = 0x1f80;
 constexpr uint32_t kMxcsrMask = 0xffff;  // bits that are not reserved (MXCSR_MASK; SDM Vol. 1 11.6.6)
 
-/// XINUSE: components that are not in their initial configuration (SDM Vol. 1 13.6). As on Intel CPUs, an MXCSR other than
-/// 1F80H counts as SSE state. XGETBV with ECX = 1 gives this ANDed with XCR0.
+/// XINUSE: components that are not in their initial configuration (SDM Vol. 1 13.6). As on Intel CPUs, an MXCSR other
+/// than 1F80H counts as SSE state. XGETBV with ECX = 1 gives this ANDed with XCR0.
 uint64_t components_in_use(const VectorState& state);
 
 /// Puts every component of `state` into the standard form, with XSTATE_BV = XINUSE.

@@ -1,6 +1,6 @@
-// SIMD through the whole interpreter: what the handlers add to the host's instruction (register forms, gates, alignment,
-// exceptions, masks, MXCSR), and one known answer from each instruction set extension. That every instruction computes what
-// the host computes is the differential test's (tests/differential).
+// SIMD through the whole interpreter: what the handlers add to the host's instruction (register forms, gates,
+// alignment, exceptions, masks, MXCSR), and one known answer from each instruction set extension. That every
+// instruction computes what the host computes is the differential test's (tests/differential).
 #include <thread>
 
 #include "engine/interp/vector_test_support.hh"
@@ -132,7 +132,8 @@ TEST(Vector, ControlRegistersGateEachFamily) {
 GUEST_CODE(unaligned_sse, "64", "mov ebx, 0x20008\n paddd xmm0, [rbx]" DONE);
 GUEST_CODE(unaligned_movaps, "64", "mov ebx, 0x20008\n movaps [rbx], xmm0" DONE);
 GUEST_CODE(unaligned_vmovaps, "64", "mov ebx, 0x20010\n vmovaps ymm0, [rbx]" DONE);
-GUEST_CODE(unaligned_vex, "64", "mov ebx, 0x20008\n vpaddd ymm0, ymm0, [rbx]\n movups xmm1, [rbx]\n vmovups [rbx + 1], ymm0" DONE);
+GUEST_CODE(unaligned_vex, "64",
+           "mov ebx, 0x20008\n vpaddd ymm0, ymm0, [rbx]\n movups xmm1, [rbx]\n vmovups [rbx + 1], ymm0" DONE);
 
 TEST(Vector, AlignmentIsCheckedWhereTheEncodingWantsIt) {
   for (const auto code : {unaligned_sse, unaligned_movaps, unaligned_vmovaps}) {
@@ -222,7 +223,8 @@ TEST(Vector, GatherKeepsWhatItHasAtAFaultAndGoesOn) {
   EXPECT_EQ(machine.ymm(2), Ymm{});
 }
 
-GUEST_CODE(gather_same_registers, "64", ".byte 0xc4, 0xe2, 0x69, 0x90, 0x0c, 0x13" DONE);  // vpgatherdd xmm1, [rbx+xmm2], xmm2
+GUEST_CODE(gather_same_registers, "64",
+           ".byte 0xc4, 0xe2, 0x69, 0x90, 0x0c, 0x13" DONE);  // vpgatherdd xmm1, [rbx+xmm2], xmm2
 
 TEST(Vector, GatherWithEqualRegistersIsInvalid) {
   VectorMachine machine;

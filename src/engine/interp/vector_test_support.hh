@@ -62,8 +62,9 @@ class VectorMachine : public TestMachine {
 
   /// Vector of the exception that ended the run, or kNoFault.
   unsigned fault_vector() const {
-    return state.rip >= kHandlers && state.rip < kHandlers + 32 * 16 ? static_cast<unsigned>((state.rip - kHandlers) / 16)
-                                                                     : kNoFault;
+    return state.rip >= kHandlers && state.rip < kHandlers + 32 * 16
+               ? static_cast<unsigned>((state.rip - kHandlers) / 16)
+               : kNoFault;
   }
   /// RIP that the exception pushed.
   uint64_t fault_rip() { return peek<uint64_t>(state.gpr[x86::kRsp] + (has_error_code(fault_vector()) ? 8 : 0)); }

@@ -15,17 +15,25 @@ namespace tenon::interp {
 namespace {
 
 using x86::Op;
-using x86::Operand;
 using x86::OpcodeMap;
+using x86::Operand;
 
-// Distinct encodings: about 900 without an immediate, and 100 with one times 256 values, two vector lengths, two values of W
-// and two forms: below 210 thousand of at most 256 bytes. The file behind it takes host memory only as thunks are made.
+// Distinct encodings: about 900 without an immediate, and 100 with one times 256 values, two vector lengths, two values
+// of W and two forms: below 210 thousand of at most 256 bytes. The file behind it takes host memory only as thunks are
+// made.
 constexpr size_t kCodeBytes = size_t{64} << 20;
 
 /// Host registers by role: their numbers in ModRM, below 8 so that no prefix is needed.
 enum HostOperand : uint8_t { kHostImplicit = 0, kHostReg = 1, kHostRm = 2, kHostVvvv = 3, kHostIs4 = 4, kHostGpr = 0 };
 /// Host pointers by role (see the head of vector_thunk.hh).
-enum HostPointer : uint8_t { kRcxPointer = 1, kRdxPointer = 2, kRsiPointer = 6, kRdiPointer = 7, kR8Pointer = 8, kR9Pointer = 9 };
+enum HostPointer : uint8_t {
+  kRcxPointer = 1,
+  kRdxPointer = 2,
+  kRsiPointer = 6,
+  kRdiPointer = 7,
+  kR8Pointer = 8,
+  kR9Pointer = 9
+};
 
 /// Bytes of one thunk being written.
 class Writer {
@@ -37,8 +45,8 @@ class Writer {
     for (unsigned i = 0; i < 4; ++i) byte_(static_cast<uint8_t>(value >> (8 * i)));
   }
   /// `opcode` (without REX) with ModRM [pointer], no displacement; `rex` is ORed into a REX prefix where one is needed.
-  void with_pointer(std::initializer_list<uint8_t> prefixes, uint8_t rex, std::initializer_list<uint8_t> opcode, unsigned reg,
-                    HostPointer pointer) {
+  void with_pointer(std::initializer_list<uint8_t> prefixes, uint8_t rex, std::initializer_list<uint8_t> opcode,
+                    unsigned reg, HostPointer pointer) {
     bytes(prefixes);
     const auto full_rex = static_cast<uint8_t>(rex | (pointer >= 8 ? 1 : 0));
     if (full_rex != 0) byte_(static_cast<uint8_t>(0x40 | full_rex));
@@ -111,11 +119,18 @@ struct Implicit {
 
 Implicit implicit_operands(Op op) {
   switch (op) {
-    case Op::kBlendvpd: case Op::kBlendvps: case Op::kPblendvb: case Op::kSha256rnds2: return {.reads_xmm0 = true};
-    case Op::kPcmpestrm: case Op::kVpcmpestrm: return {.writes_xmm0 = true, .reads_lengths = true};
-    case Op::kPcmpistrm: case Op::kVpcmpistrm: return {.writes_xmm0 = true};
-    case Op::kPcmpestri: case Op::kVpcmpestri: return {.reads_lengths = true, .writes_ecx = true};
-    case Op::kPcmpistri: case Op::kVpcmpistri: return {.writes_ecx = true};
+    case Op::kBlendvpd:
+    case Op::kBlendvps:
+    case Op::kPblendvb:
+    case Op::kSha256rnds2: return {.reads_xmm0 = true};
+    case Op::kPcmpestrm:
+    case Op::kVpcmpestrm: return {.writes_xmm0 = true, .reads_lengths = true};
+    case Op::kPcmpistrm:
+    case Op::kVpcmpistrm: return {.writes_xmm0 = true};
+    case Op::kPcmpestri:
+    case Op::kVpcmpestri: return {.reads_lengths = true, .writes_ecx = true};
+    case Op::kPcmpistri:
+    case Op::kVpcmpistri: return {.writes_ecx = true};
     default: return {};
   }
 }
@@ -125,7 +140,7 @@ struct Shape {
   std::array<OperandUse, 4> operands{};
   Implicit implicit;
   bool vex = false;
-  bool wide = false;        // W as emitted
+  bool wide = false;  // W as emitted
   bool has_immediate = false;
   uint8_t immediate = 0;
   bool has_reg = false, has_vvvv = false, has_gpr = false, has_mmx = false;
@@ -148,7 +163,8 @@ Shape shape_of(const Insn& insn, bool long_mode) {
     if (use.field == Field::kImmediate) shape.immediate = static_cast<uint8_t>(insn.immediate);
   }
   // Where W chooses the width of a general register it has no effect outside 64-bit mode (SDM Vol. 2 2.3.5.1).
-  shape.wide = (insn.prefixes & x86::kPrefixRexW) != 0 && (long_mode || !(shape.has_gpr || shape.implicit.reads_lengths));
+  shape.wide =
+      (insn.prefixes & x86::kPrefixRexW) != 0 && (long_mode || !(shape.has_gpr || shape.implicit.reads_lengths));
   return shape;
 }
 
@@ -226,8 +242,10 @@ uint8_t host_modrm(const Insn& insn, const Shape& shape) {
 
 void emit_legacy_opcode(Writer& out, const Insn& insn, const Shape& shape) {
   if ((insn.prefixes & x86::kPrefixOperandSize) != 0) out.bytes({0x66});
-  if ((insn.prefixes & x86::kPrefixRepne) != 0) out.bytes({0xf2});
-  else if ((insn.prefixes & x86::kPrefixRep) != 0) out.bytes({0xf3});
+  if ((insn.prefixes & x86::kPrefixRepne) != 0)
+    out.bytes({0xf2});
+  else if ((insn.prefixes & x86::kPrefixRep) != 0)
+    out.bytes({0xf3});
   if (shape.wide) out.bytes({0x48});
   out.bytes({0x0f});
   if (insn.map == OpcodeMap::k0F38) out.bytes({0x38});
@@ -246,8 +264,10 @@ void emit_vex_opcode(Writer& out, const Insn& insn, const Shape& shape) {
 }
 
 void emit_instruction(Writer& out, const Insn& insn, const Shape& shape) {
-  if (shape.vex) emit_vex_opcode(out, insn, shape);
-  else emit_legacy_opcode(out, insn, shape);
+  if (shape.vex)
+    emit_vex_opcode(out, insn, shape);
+  else
+    emit_legacy_opcode(out, insn, shape);
   out.bytes({insn.opcode, host_modrm(insn, shape)});
   if (shape.has_immediate) out.bytes({shape.immediate});
 }
@@ -255,8 +275,8 @@ void emit_instruction(Writer& out, const Insn& insn, const Shape& shape) {
 void emit_implicit_loads(Writer& out, const Implicit& implicit) {
   if (implicit.reads_xmm0) emit_xmm_move(out, false, false, 0x10, kHostImplicit, kR8Pointer);
   if (implicit.reads_lengths) {
-    out.bytes({0x49, 0x8b, 0x01});                       // mov rax, [r9 + 8 * kRax]
-    out.bytes({0x49, 0x8b, 0x51, 8 * x86::kRdx});        // mov rdx, [r9 + 8 * kRdx]
+    out.bytes({0x49, 0x8b, 0x01});                 // mov rax, [r9 + 8 * kRax]
+    out.bytes({0x49, 0x8b, 0x51, 8 * x86::kRdx});  // mov rdx, [r9 + 8 * kRdx]
   }
 }
 
@@ -269,10 +289,13 @@ constexpr size_t kMxcsrField = offsetof(VectorState, mxcsr);
 constexpr size_t kFxField = offsetof(VectorState, fx);
 
 // mov dword [rsp - 8], kHostMxcsr; ldmxcsr [rsp - 8]
-void emit_host_mxcsr(Writer& out) { out.bytes({0xc7, 0x44, 0x24, 0xf8, 0x80, 0x1f, 0, 0, 0x0f, 0xae, 0x54, 0x24, 0xf8}); }
+void emit_host_mxcsr(Writer& out) {
+  out.bytes({0xc7, 0x44, 0x24, 0xf8, 0x80, 0x1f, 0, 0, 0x0f, 0xae, 0x54, 0x24, 0xf8});
+}
 void emit_load_mxcsr(Writer& out) { out.on_state({0x0f, 0xae}, 0, 2, kMxcsrField); }
 void emit_store_mxcsr(Writer& out) { out.on_state({0x0f, 0xae}, 0, 3, kMxcsrField); }
-void emit_flags_to_eax(Writer& out) { out.bytes({0x9f, 0x0f, 0x90, 0xc0, 0x0f, 0xb7, 0xc0}); }  // lahf; seto al; movzx eax, ax
+// lahf; seto al; movzx eax, ax
+void emit_flags_to_eax(Writer& out) { out.bytes({0x9f, 0x0f, 0x90, 0xc0, 0x0f, 0xb7, 0xc0}); }
 
 /// From the loads to the end of the instruction; flags go to eax at once, because what follows destroys them.
 void emit_computation(Writer& out, const Insn& insn, const Shape& shape) {
@@ -288,7 +311,8 @@ void emit_loads(Writer& out, const Insn& insn, const Shape& shape) {
 void emit_results(Writer& out, const Insn& insn, const Shape& shape) {
   if ((insn.row->flags & x86::kWritesOp0) != 0) emit_store(out, shape, shape.operands[0]);
   emit_implicit_stores(out, shape);
-  if ((insn.row->flags & x86::kFpCompute) != 0 && insn.row->rflags_written == 0) out.bytes({0x31, 0xc0});  // xor eax, eax
+  if ((insn.row->flags & x86::kFpCompute) != 0 && insn.row->rflags_written == 0)
+    out.bytes({0x31, 0xc0});                     // xor eax, eax
   if (shape.has_mmx) out.bytes({0x0f, 0x77});    // emms
   if (shape.vex) out.bytes({0xc5, 0xf8, 0x77});  // vzeroupper
   out.bytes({0xc3});
@@ -309,11 +333,11 @@ Writer computing_thunk(const Insn& insn, const Shape& shape) {
   const size_t other_control = emit_jne(out);
   emit_loads(out, insn, shape);
   emit_computation(out, insn, shape);
-  out.bytes({0x0f, 0xae, 0x5c, 0x24, 0xf8});          // stmxcsr [rsp - 8]
-  out.on_state({0x8b}, 4, 2, kMxcsrField);            // mov r10d, [r8 + mxcsr]
-  out.bytes({0x41, 0xf7, 0xd2});                      // not r10d
-  out.bytes({0x44, 0x23, 0x54, 0x24, 0xf8});          // and r10d, [rsp - 8]
-  out.bytes({0x41, 0xf6, 0xc2, 0x3f});                // test r10b, 3fh: a flag that the guest has not got yet?
+  out.bytes({0x0f, 0xae, 0x5c, 0x24, 0xf8});  // stmxcsr [rsp - 8]
+  out.on_state({0x8b}, 4, 2, kMxcsrField);    // mov r10d, [r8 + mxcsr]
+  out.bytes({0x41, 0xf7, 0xd2});              // not r10d
+  out.bytes({0x44, 0x23, 0x54, 0x24, 0xf8});  // and r10d, [rsp - 8]
+  out.bytes({0x41, 0xf6, 0xc2, 0x3f});        // test r10b, 3fh: a flag that the guest has not got yet?
   const size_t new_flags = emit_jne(out);
   emit_results(out, insn, shape);
   out.bind_jump(other_control);
@@ -341,9 +365,9 @@ Writer trap_exit() {
   Writer out;
   emit_store_mxcsr(out);
   emit_host_mxcsr(out);
-  out.bytes({0xdb, 0xe3});                                                  // fninit
-  if (__builtin_cpu_supports("avx")) out.bytes({0xc5, 0xf8, 0x77});         // vzeroupper
-  out.bytes({0xb8});                                                        // mov eax, kTrapped
+  out.bytes({0xdb, 0xe3});                                           // fninit
+  if (__builtin_cpu_supports("avx")) out.bytes({0xc5, 0xf8, 0x77});  // vzeroupper
+  out.bytes({0xb8});                                                 // mov eax, kTrapped
   out.imm32(VectorPlan::kTrapped);
   out.bytes({0xc3});
   return out;
@@ -433,13 +457,15 @@ const VectorPlan* VectorThunks::plan(const Insn& insn, bool long_mode) {
 }
 
 const X87Plan* VectorThunks::x87_plan(const Insn& insn) {
-  const uint32_t key = uint32_t{insn.opcode} << 9 | (insn.is_memory ? 1u << 8 : 0u) | (insn.is_memory ? insn.modrm & 0x38u : insn.modrm);
+  const uint32_t key =
+      uint32_t{insn.opcode} << 9 | (insn.is_memory ? 1u << 8 : 0u) | (insn.is_memory ? insn.modrm & 0x38u : insn.modrm);
   const MutexLock lock(impl_->mutex);
   if (const auto found = impl_->x87_by_key.find(key); found != impl_->x87_by_key.end()) return found->second;
   X87Plan plan;
   plan.uses_flags = (insn.row->rflags_read | insn.row->rflags_written) != 0;
   if (insn.is_memory) plan.memory_bytes = static_cast<uint8_t>(x86::memory_operand_size(insn));
-  plan.writes_memory = insn.is_memory && (insn.row->flags & x86::kWritesOp0) != 0 && is_x87_memory(insn.row->operands[0]);
+  plan.writes_memory =
+      insn.is_memory && (insn.row->flags & x86::kWritesOp0) != 0 && is_x87_memory(insn.row->operands[0]);
   const Writer out = x87_thunk(insn);
   const std::byte* code = impl_->memory.append(out.code());
   if (code == nullptr) return nullptr;

@@ -1,9 +1,10 @@
 // x87 control instructions in C++: control and status word, environment and state images, FNINIT, FNCLEX, FWAIT.
 //
-// They compute nothing; what matters is the layout of the images (four environment formats by operand size and by real or
-// protected mode, SDM Vol. 1 8.1.10) and which instructions wait for pending exceptions (8.6).
+// They compute nothing; what matters is the layout of the images (four environment formats by operand size and by real
+// or protected mode, SDM Vol. 1 8.1.10) and which instructions wait for pending exceptions (8.6).
 //
-// Source: Intel SDM Vol. 1 8.1, 8.3.12 and Vol. 2 (FLDENV, FSAVE...). Reserved bits of the images are as current CPUs store them.
+// Source: Intel SDM Vol. 1 8.1, 8.3.12 and Vol. 2 (FLDENV, FSAVE...). Reserved bits of the images are as current CPUs
+// store them.
 
 #include <array>
 
@@ -55,8 +56,11 @@ uint8_t short_tags(uint16_t full) {
 }
 
 Environment environment_of(VectorState& state) {
-  return {fx_get<uint16_t>(state, Fx::kControl), fx_get<uint16_t>(state, Fx::kStatus), full_tags(state),
-          fx_get<uint32_t>(state, Fx::kIp),      fx_get<uint32_t>(state, Fx::kDp),
+  return {fx_get<uint16_t>(state, Fx::kControl),
+          fx_get<uint16_t>(state, Fx::kStatus),
+          full_tags(state),
+          fx_get<uint32_t>(state, Fx::kIp),
+          fx_get<uint32_t>(state, Fx::kDp),
           static_cast<uint16_t>(fx_get<uint16_t>(state, Fx::kOpcode) & 0x7ffu)};
 }
 
@@ -101,8 +105,12 @@ Fields pack(const Environment& e, const EnvironmentFormat& format) {
 }
 
 Environment unpack(const Fields& fields, const EnvironmentFormat& format) {
-  Environment e{static_cast<uint16_t>(fields[0]), static_cast<uint16_t>(fields[1]), static_cast<uint16_t>(fields[2]),
-                fields[3], fields[5], static_cast<uint16_t>(format.field_bytes == 4 ? fields[4] >> 16 : 0)};
+  Environment e{static_cast<uint16_t>(fields[0]),
+                static_cast<uint16_t>(fields[1]),
+                static_cast<uint16_t>(fields[2]),
+                fields[3],
+                fields[5],
+                static_cast<uint16_t>(format.field_bytes == 4 ? fields[4] >> 16 : 0)};
   if (format.real) {
     e.ip = (fields[3] & 0xffff) | (fields[4] & 0x0ffff000) << 4;
     e.dp = (fields[5] & 0xffff) | (fields[6] & 0x0ffff000) << 4;
@@ -112,12 +120,14 @@ Environment unpack(const Fields& fields, const EnvironmentFormat& format) {
 }
 
 void write_fields(uint8_t* image, const Fields& fields, const EnvironmentFormat& format) {
-  for (unsigned i = 0; i < fields.size(); ++i) std::memcpy(image + i * format.field_bytes, &fields[i], format.field_bytes);
+  for (unsigned i = 0; i < fields.size(); ++i)
+    std::memcpy(image + i * format.field_bytes, &fields[i], format.field_bytes);
 }
 
 Fields read_fields(const uint8_t* image, const EnvironmentFormat& format) {
   Fields fields{};
-  for (unsigned i = 0; i < fields.size(); ++i) std::memcpy(&fields[i], image + i * format.field_bytes, format.field_bytes);
+  for (unsigned i = 0; i < fields.size(); ++i)
+    std::memcpy(&fields[i], image + i * format.field_bytes, format.field_bytes);
   return fields;
 }
 
@@ -131,7 +141,8 @@ void run_fnstenv(Cpu& cpu, const Step* step) {
   write_fields(image, pack(e, format), format);
   if (!cpu.store_bytes(operand_segment(step->insn), cpu.effective_offset(step), image, format.size_bytes()))
     return cpu.fault(step);
-  fx_set_control_status(cpu.vector, e.control | Fx::kErrorFlags, e.status);  // masks all exceptions (SDM Vol. 2, FSTENV)
+  fx_set_control_status(cpu.vector, e.control | Fx::kErrorFlags,
+                        e.status);  // masks all exceptions (SDM Vol. 2, FSTENV)
   return next(cpu, step);
 }
 
@@ -262,7 +273,9 @@ Handler x87_control_handler(const Insn& insn) {
     case Op::kFninit: return run_fninit;
     case Op::kFnclex: return run_fnclex;
     case Op::kFwait: return run_fwait;
-    case Op::kFneni: case Op::kFndisi: case Op::kFnsetpm: return run_nothing;
+    case Op::kFneni:
+    case Op::kFndisi:
+    case Op::kFnsetpm: return run_nothing;
     default: return nullptr;
   }
 }

@@ -1,5 +1,5 @@
-// x87 through the whole interpreter: pending exceptions, instruction and operand pointers, environment images, faults of
-// stores, control-register rules. That each instruction computes what the host computes is the differential test's.
+// x87 through the whole interpreter: pending exceptions, instruction and operand pointers, environment images, faults
+// of stores, control-register rules. That each instruction computes what the host computes is the differential test's.
 #include "engine/interp/vector_test_support.hh"
 
 namespace tenon::interp {
@@ -42,7 +42,7 @@ TEST(X87, ComputesAndStoresEverySize) {
   EXPECT_EQ(machine.peek<uint16_t>(0x2002a), 0xbeefu);  // 80 bits, not one more
   EXPECT_EQ(machine.peek<uint32_t>(0x20030), 0u);
   EXPECT_EQ(machine.peek<uint64_t>(0x20040), 3u);
-  EXPECT_EQ(machine.gpr(x86::kRax) & 0x3fff, 0x20u);    // PE, empty stack
+  EXPECT_EQ(machine.gpr(x86::kRax) & 0x3fff, 0x20u);  // PE, empty stack
   EXPECT_EQ(machine.x87_tags(), 0);
 }
 
@@ -75,8 +75,10 @@ TEST(X87, UnmaskedExceptionIsRaisedByTheNextWaitingInstruction) {
   EXPECT_EQ(machine.legacy<uint64_t>(32), 0x8000000000000000u);    // ST(0) is unchanged
 }
 
-GUEST_CODE(fwait_pending, "64", "fld1\n fninit\n mov word ptr [0x20000], 0x37b\n fldcw [0x20000]\n fld1\n fldz\n fdivp\n fwait" DONE);
-GUEST_CODE(mmx_pending, "64", "fninit\n mov word ptr [0x20000], 0x37b\n fldcw [0x20000]\n fld1\n fldz\n fdivp\n paddb mm0, mm1" DONE);
+GUEST_CODE(fwait_pending, "64",
+           "fld1\n fninit\n mov word ptr [0x20000], 0x37b\n fldcw [0x20000]\n fld1\n fldz\n fdivp\n fwait" DONE);
+GUEST_CODE(mmx_pending, "64",
+           "fninit\n mov word ptr [0x20000], 0x37b\n fldcw [0x20000]\n fld1\n fldz\n fdivp\n paddb mm0, mm1" DONE);
 GUEST_CODE(cleared_pending, "64", R"(
   fninit
   mov word ptr [0x20000], 0x37b
@@ -210,7 +212,7 @@ TEST(X87, EnvironmentImages) {
   EXPECT_EQ(machine.peek<uint16_t>(0x20040), 0x037fu);
   EXPECT_EQ(machine.peek<uint16_t>(0x20022), 0x3000u);
   EXPECT_EQ(machine.peek<uint16_t>(0x20026), machine.gpr(x86::kR12) & 0xffff);
-  EXPECT_EQ(machine.peek<uint16_t>(0x2002e), 0u);           // 14 bytes
+  EXPECT_EQ(machine.peek<uint16_t>(0x2002e), 0u);  // 14 bytes
   // FLDENV: TOP = 1, physical register 0 in use; the registers stay where they were: 7 holds 1.0, now ST(6).
   EXPECT_EQ(machine.x87_top(), 1u);
   EXPECT_EQ(machine.x87_tags(), 1);
@@ -263,7 +265,8 @@ TEST(X87, FnsaveInitialisesAndFrstorBringsBack) {
   EXPECT_EQ(machine.peek<uint64_t>(0x20100), 0xb8aa3b295c17f0bcu);
 }
 
-GUEST_CODE(reserved_control, "64", "fninit\n mov dword ptr [0x20000], 0xffff\n fldcw [0x20000]\n fnstcw [0x20002]" DONE);
+GUEST_CODE(reserved_control, "64",
+           "fninit\n mov dword ptr [0x20000], 0xffff\n fldcw [0x20000]\n fnstcw [0x20002]" DONE);
 
 TEST(X87, ReservedControlBitsReadAsOnCurrentProcessors) {
   VectorMachine machine;

@@ -1,11 +1,12 @@
 // FXSAVE, FXRSTOR, the XSAVE family, LDMXCSR and STMXCSR, in C++: they move state and check headers, nothing more.
 //
-// The area is assembled or taken apart in a local image of the standard or compacted form, which for x87, SSE and AVX have
-// the same layout, since AVX is the first extended component (offset 576 in both).
+// The area is assembled or taken apart in a local image of the standard or compacted form, which for x87, SSE and AVX
+// have the same layout, since AVX is the first extended component (offset 576 in both).
 //
 // Source: Intel SDM Vol. 1 10.5 and chapter 13, Vol. 2 pages of the instructions, rev. 325383-080.
-// Not implemented: the modified optimisation of XSAVEOPT and XSAVES (SDM Vol. 1 13.6; saving unmodified state is allowed).
-// Deviation: FXSAVE and FXRSTOR move XMM registers and MXCSR also with CR4.OSFXSR = 0 (implementation-dependent, 10.5.1).
+// Not implemented: the modified optimisation of XSAVEOPT and XSAVES (SDM Vol. 1 13.6; saving unmodified state is
+// allowed). Deviation: FXSAVE and FXRSTOR move XMM registers and MXCSR also with CR4.OSFXSR = 0
+// (implementation-dependent, 10.5.1).
 
 #include <array>
 #include <span>
@@ -111,7 +112,8 @@ void run_fxsave(Cpu& cpu, const Step* step) {
   put_x87(cpu.vector, (insn.prefixes & x86::kPrefixRexW) != 0, image);
   put_mxcsr(cpu.vector, image);
   put_halves(cpu.vector, 0, register_count(cpu), image.data() + kXmmAt);
-  const unsigned written = kXmmAt + 16 * register_count(cpu);  // what lies behind is not written (SDM Vol. 1 Table 10-2)
+  const unsigned written =
+      kXmmAt + 16 * register_count(cpu);  // what lies behind is not written (SDM Vol. 1 Table 10-2)
   if (!cpu.probe_store(segment, offset, kLegacyBytes) || !cpu.store_bytes(segment, offset, image.data(), written))
     return cpu.fault(step);
   return next(cpu, step);
@@ -160,7 +162,8 @@ bool store_pieces(Cpu& cpu, SegmentIndex segment, uint64_t offset, const Image& 
   for (const Piece& piece : pieces)
     if (piece.size_bytes != 0 && !cpu.probe_store(segment, offset + piece.at, piece.size_bytes)) return false;
   for (const Piece& piece : pieces)
-    if (piece.size_bytes != 0 && !cpu.store_bytes(segment, offset + piece.at, image.data() + piece.at, piece.size_bytes))
+    if (piece.size_bytes != 0 &&
+        !cpu.store_bytes(segment, offset + piece.at, image.data() + piece.at, piece.size_bytes))
       return false;
   return true;
 }
@@ -227,14 +230,22 @@ void run_xrstor(Cpu& cpu, const Step* step) {
   const auto mxcsr = image_get<uint32_t>(image, kMxcsrAt);
   if (load_mxcsr && (mxcsr & ~kMxcsrMask) != 0) return cpu.fault(step, x86::kGeneralProtection, 0);
   VectorState& state = cpu.vector;
-  if (load_mxcsr) state.mxcsr = mxcsr;
-  else if ((requested & kXcSse) != 0) state.mxcsr = kInitialMxcsr;
-  if ((loaded & kXcX87) != 0) take_x87(image, (step->insn.prefixes & x86::kPrefixRexW) != 0, state);
-  else if ((requested & kXcX87) != 0) initialise_x87(state);
-  if ((loaded & kXcSse) != 0) take_halves(image.data() + kXmmAt, 0, count, state);
-  else if ((requested & kXcSse) != 0) clear_halves(0, count, state);
-  if ((loaded & kXcAvx) != 0) take_halves(image.data() + kYmmAt, 1, count, state);
-  else if ((requested & kXcAvx) != 0) clear_halves(1, count, state);
+  if (load_mxcsr)
+    state.mxcsr = mxcsr;
+  else if ((requested & kXcSse) != 0)
+    state.mxcsr = kInitialMxcsr;
+  if ((loaded & kXcX87) != 0)
+    take_x87(image, (step->insn.prefixes & x86::kPrefixRexW) != 0, state);
+  else if ((requested & kXcX87) != 0)
+    initialise_x87(state);
+  if ((loaded & kXcSse) != 0)
+    take_halves(image.data() + kXmmAt, 0, count, state);
+  else if ((requested & kXcSse) != 0)
+    clear_halves(0, count, state);
+  if ((loaded & kXcAvx) != 0)
+    take_halves(image.data() + kYmmAt, 1, count, state);
+  else if ((requested & kXcAvx) != 0)
+    clear_halves(1, count, state);
   return next(cpu, step);
 }
 
@@ -261,7 +272,8 @@ void run_stmxcsr(Cpu& cpu, const Step* step) {
 
 uint64_t components_in_use(const VectorState& state) {
   uint64_t components = 0;
-  const bool x87_initial = fx_get<uint64_t>(state, 0) == Fx::kInitialControl && is_zero({state.fx + 8, kX87Bytes - 8}) &&
+  const bool x87_initial = fx_get<uint64_t>(state, 0) == Fx::kInitialControl &&
+                           is_zero({state.fx + 8, kX87Bytes - 8}) &&
                            is_zero({state.fx + Fx::kRegisters, 8 * Fx::kRegisterBytes});
   if (!x87_initial) components |= kXcX87;
   if (state.mxcsr != kInitialMxcsr) components |= kXcSse;

@@ -84,7 +84,7 @@ TEST(Xsave, FxrstorLoadsAndKeepsTheUpperHalves) {
   VectorMachine machine;
   prepare(machine, fxrstor_64, 0);
   machine.set_ymm(3, {1, 2, 3, 4});
-  machine.poke<uint32_t>(kArea, 0x3800037e);          // IM clear, TOP 7
+  machine.poke<uint32_t>(kArea, 0x3800037e);  // IM clear, TOP 7
   machine.poke<uint32_t>(kArea + 24, 0x9fc0);
   machine.poke<uint64_t>(kArea + 160 + 48, 0x1234);
   ASSERT_EQ(run_and_get_fault(machine), VectorMachine::kNoFault);
@@ -106,7 +106,7 @@ GUEST_CODE(xrstor_all, "64", "xrstor64 [rbx]" DONE);
 TEST(Xsave, XsaveWritesRequestedComponentsAndKeepsOtherHeaderBits) {
   VectorMachine machine;
   prepare(machine, xsave_all, 4 | 1);
-  machine.poke<uint64_t>(kHeader, 0x0a);           // bit 1 is not requested: it stays; bit 3 is none of ours
+  machine.poke<uint64_t>(kHeader, 0x0a);  // bit 1 is not requested: it stays; bit 3 is none of ours
   machine.set_ymm(2, {1, 2, 3, 4});
   ASSERT_EQ(run_and_get_fault(machine), VectorMachine::kNoFault);
   EXPECT_EQ(machine.peek<uint64_t>(kHeader), 0x0eu);
@@ -180,7 +180,8 @@ TEST(Xsave, XrstorCompactedInitialisesMxcsrWithSse) {
   machine.set_mxcsr(0x1fa0);
   machine.poke<uint64_t>(kHeader, 4);
   machine.poke<uint64_t>(kHeader + 8, kCompacted | 7);
-  ASSERT_EQ(run_and_get_fault(machine), VectorMachine::kNoFault);  // MXCSR in the area is CCCCCCCCh and is not looked at
+  ASSERT_EQ(run_and_get_fault(machine),
+            VectorMachine::kNoFault);  // MXCSR in the area is CCCCCCCCh and is not looked at
   EXPECT_EQ(machine.mxcsr(), kInitialMxcsr);
   EXPECT_EQ(machine.ymm(0)[2], kUntouched);
 }
@@ -190,13 +191,13 @@ TEST(Xsave, XrstorRefusesBadHeaders) {
     uint64_t components, layout, rest;
     unsigned rest_at;
   } cases[] = {
-      {8, 0, 0, 16},                   // XSTATE_BV beyond XCR0
-      {1, 7, 0, 16},                   // XCOMP_BV in the standard form
-      {1, 0, 1, 16},                   // bytes 23:16 in the standard form
-      {2, kCompacted | 1, 0, 16},      // XSTATE_BV beyond XCOMP_BV
-      {1, kCompacted | 9, 0, 16},      // XCOMP_BV beyond XCR0
-      {1, kCompacted | 7, 1, 56},      // reserved bytes in the compacted form
-      {2, 0, 0, 16},                   // MXCSR with reserved bits
+      {8, 0, 0, 16},               // XSTATE_BV beyond XCR0
+      {1, 7, 0, 16},               // XCOMP_BV in the standard form
+      {1, 0, 1, 16},               // bytes 23:16 in the standard form
+      {2, kCompacted | 1, 0, 16},  // XSTATE_BV beyond XCOMP_BV
+      {1, kCompacted | 9, 0, 16},  // XCOMP_BV beyond XCR0
+      {1, kCompacted | 7, 1, 56},  // reserved bytes in the compacted form
+      {2, 0, 0, 16},               // MXCSR with reserved bits
   };
   for (const auto& test : cases) {
     VectorMachine machine;
