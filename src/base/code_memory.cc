@@ -16,7 +16,8 @@ namespace tenon {
 
 namespace {
 
-/// Where vm.memfd_noexec=1, a memfd without MFD_EXEC cannot be mapped executable; kernels before 6.3 do not know the flag.
+/// Where vm.memfd_noexec=1, a memfd without MFD_EXEC cannot be mapped executable; kernels before 6.3 do not know the
+/// flag.
 Fd create_executable_memfd(const char* name) {
   int fd = memfd_create(name, MFD_CLOEXEC | MFD_EXEC);
   if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC);

@@ -59,7 +59,7 @@ Result<void> install_handler() TENON_REQUIRES(slots_mutex) {
 
 Result<FloatTrapRange> FloatTrapRange::add(std::span<const std::byte> code, const std::byte* resume) {
   const MutexLock lock(slots_mutex);
-  if (auto done = install_handler(); !done) return std::unexpected(std::move(done).error());
+  TRY(install_handler());
   for (int i = 0; i < kSlots; ++i) {
     Slot& slot = slots[static_cast<size_t>(i)];
     if (slot.begin.load(std::memory_order_relaxed) != 0) continue;
