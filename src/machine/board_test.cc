@@ -98,7 +98,7 @@ TEST_F(BoardTest, IsaInterruptReachesTheBootstrapProcessorThroughThe8259) {
   const auto board = make();
   VcpuIo io(*board, VcpuId{0});
   // ICW1-4 of the master with vectors from 0x20, then unmask IRQ 1 only.
-  for (const auto [port, value] : {std::pair{0x20, 0x11}, {0x21, 0x20}, {0x21, 0x04}, {0x21, 0x01}, {0x21, 0xfd}})
+  for (const auto& [port, value] : {std::pair{0x20, 0x11}, {0x21, 0x20}, {0x21, 0x04}, {0x21, 0x01}, {0x21, 0xfd}})
     io.write_port(IoPort(static_cast<uint16_t>(port)), 1, static_cast<uint32_t>(value));
   board->interrupts().set_gsi(Gsi{1}, true);
   EXPECT_TRUE(io.interrupt_pending());
