@@ -6,7 +6,7 @@
 // before.
 //
 // The code must not move RSP: `resume` returns to the caller of the code. The handler runs on the alternate signal
-// stack of the thread where it has one.
+// stack of the thread where it has one. Such a thread must not block SIGFPE: the kernel would end the process.
 //
 // Threads: add() and destruction on any thread; code of a range may run on any thread, and not after its destruction.
 #pragma once
