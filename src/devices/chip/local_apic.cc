@@ -458,7 +458,7 @@ bool LocalApic::read_msr(uint32_t index, uint64_t& value) {
       settle_timer();
       value = tsc_deadline_;
       return true;
-    case kMsrPvEoi: value = pv_eoi_msr_; return pv_eoi_memory_ != nullptr;
+    case kvm_pv::kMsrPvEoi: value = pv_eoi_msr_; return pv_eoi_memory_ != nullptr;
     default: return read_x2apic(index, value);
   }
 }
@@ -467,7 +467,7 @@ bool LocalApic::write_msr(uint32_t index, uint64_t value) {
   switch (index) {
     case kMsrApicBase: return write_base(value);
     case kMsrTscDeadline: write_tsc_deadline(value); return true;
-    case kMsrPvEoi: return write_pv_eoi(value);
+    case kvm_pv::kMsrPvEoi: return write_pv_eoi(value);
     default: return write_x2apic(index, value);
   }
 }

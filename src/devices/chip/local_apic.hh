@@ -24,6 +24,7 @@
 
 #include "devices/chip/apic_bus.hh"
 #include "spec/apic.hh"
+#include "spec/kvm_pv.hh"
 #include "vm/address.hh"
 #include "vm/clock.hh"
 #include "vm/device.hh"
@@ -39,9 +40,6 @@ class LocalApic final : public Device {
     bool is_bootstrap = false;
     unsigned physical_address_bits = 46;  // IA32_APIC_BASE bits above it are reserved
   };
-  /// KVM's PV EOI MSR (personality kvm, CPUID 0x40000001 EAX bit 6).
-  static constexpr uint32_t kMsrPvEoi = 0x4b564d04;
-
   /// `signal`, `clock` and `bus` outlive the APIC. Attaches itself to `bus`.
   LocalApic(const Config& config, VcpuSignal& signal, const Clock& clock, ApicBus& bus);
 
@@ -49,7 +47,7 @@ class LocalApic final : public Device {
 
   /// IA32_APIC_BASE, IA32_TSC_DEADLINE, 0x800-0x8ff and, where enabled, the PV EOI MSR.
   static constexpr bool owns_msr(uint32_t index) {
-    return index == apic::kMsrApicBase || index == apic::kMsrTscDeadline || index == kMsrPvEoi ||
+    return index == apic::kMsrApicBase || index == apic::kMsrTscDeadline || index == kvm_pv::kMsrPvEoi ||
            (index >= apic::kMsrX2apicFirst && index <= apic::kMsrX2apicLast);
   }
   /// False: the instruction raises #GP(0).
@@ -83,7 +81,7 @@ class LocalApic final : public Device {
   /// What firmware leaves behind: enabled by SVR, LINT0 = ExtINT on the bootstrap processor, LINT1 = NMI
   /// (MP 1.4 3.6.2.2).
   void set_virtual_wire_mode();
-  /// Offers KVM's PV EOI MSR; `memory` outlives the APIC.
+  /// Offers KVM's PV EOI MSR (kvm_pv::kPvEoi in CPUID); `memory` outlives the APIC.
   void enable_pv_eoi(GuestMemory& memory) { pv_eoi_memory_ = &memory; }
 
   // Any thread.

@@ -30,7 +30,7 @@ struct Board {
 
 constexpr uint32_t kMsrs[] = {apic::kMsrApicBase,
                               apic::kMsrTscDeadline,
-                              LocalApic::kMsrPvEoi,
+                              kvm_pv::kMsrPvEoi,
                               0x808,
                               0x80b,
                               0x80f,

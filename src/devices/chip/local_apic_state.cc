@@ -38,7 +38,7 @@ static_assert(sizeof(LocalApicV1) == 204);
 constexpr uint32_t kErrorMask =
     apic::kErrorSendIllegalVector | apic::kErrorReceiveIllegalVector | apic::kErrorIllegalRegister;
 constexpr uint32_t kLvtMask = 0x7f7ff;
-constexpr uint64_t kIcrMask = 0xffffffff000cefff;
+constexpr uint64_t kIcrMask = 0xffffffff000ccfff;
 constexpr uint32_t kSvrMask = 0x13ff;
 
 }  // namespace

@@ -467,7 +467,7 @@ struct PvEoiTest : testing::Test {
   PvEoiTest() {
     EXPECT_TRUE(memory.add({Gpa(0), 0x200000}, ExtentKind::kPrivate, "ram"));
     board[0].enable_pv_eoi(memory);
-    EXPECT_TRUE(board[0].write_msr(LocalApic::kMsrPvEoi, 0x1000 | 1));
+    EXPECT_TRUE(board[0].write_msr(kvm_pv::kMsrPvEoi, 0x1000 | 1));
   }
   uint8_t flag() {
     uint8_t value = 0xee;
@@ -502,7 +502,7 @@ TEST_F(PvEoiTest, LevelTriggeredInterruptsAreNotOffered) {
   board.msi(0, 0x51, 0, 3u << 14);
   board[0].acknowledge_interrupt();
   EXPECT_NE(flag(), 1);
-  EXPECT_FALSE(board[0].write_msr(LocalApic::kMsrPvEoi, 0x1000 | 3));
+  EXPECT_FALSE(board[0].write_msr(kvm_pv::kMsrPvEoi, 0x1000 | 3));
 }
 
 // State and threads.

@@ -5,6 +5,7 @@
 #include <functional>
 #include <numeric>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -81,6 +82,22 @@ TEST_F(UartTest, BytesWrittenWhileTheSinkWorksFollowInOrder) {
   uart.write(kRbrThr, 'a');
   uart.flush();
   EXPECT_EQ(sink.text, (std::vector<uint8_t>{'a', 'b'}));
+}
+
+TEST_F(UartTest, ThreadsThatWriteAndFlushLoseNothing) {
+  constexpr unsigned kThreads = 3, kBytes = 5000;
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < kThreads; ++t) {
+    threads.emplace_back([this, t] {
+      for (unsigned i = 0; i < kBytes; ++i) {
+        uart.write(kRbrThr, static_cast<uint8_t>(t));
+        if (i % 64 == 0) uart.flush();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  uart.flush();
+  EXPECT_EQ(sink.text.size(), size_t{kThreads} * kBytes);
 }
 
 TEST_F(UartTest, PauseAndHaltFlush) {
