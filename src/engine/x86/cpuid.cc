@@ -85,6 +85,7 @@ constexpr CpuidFeature kFeatures[] = {
   {7, 0, kD, 27, "intel_stibp", Feature::kBase, false},
   {7, 0, kD, 29, "arch_capabilities", Feature::kBase, false},
   {7, 0, kD, 31, "spec_ctrl_ssbd", Feature::kBase, false},
+  {7, 2, kD, 4, "bhi_ctrl", Feature::kBase, false},
   {0xd, 1, kA, 0, "xsaveopt", Feature::kXsaveopt, false},
   {0xd, 1, kA, 1, "xsavec", Feature::kXsavec, false},
   {0xd, 1, kA, 2, "xgetbv1", Feature::kBase, false},
@@ -131,7 +132,8 @@ CpuidResult host_cpuid(uint32_t leaf, uint32_t subleaf) {
   return result;
 }
 
-/// Whether the operating system saves YMM registers, without which the host faults on VEX instructions (SDM Vol. 1 14.3).
+/// Whether the operating system saves YMM registers, without which the host faults on VEX instructions (SDM Vol.
+/// 1 14.3).
 bool host_saves_ymm() {
   if ((host_cpuid(1, 0).ecx & bit_OSXSAVE) == 0) return false;
   uint32_t low = 0, high = 0;
@@ -200,14 +202,15 @@ void add_xsave(std::vector<CpuidEntry>& table, bool avx) {
 }
 
 void add_identification(std::vector<CpuidEntry>& table) {
-  entry_of(table, 0, 0).result = {.eax = 0x1f, .ebx = signature_INTEL_ebx, .ecx = signature_INTEL_ecx,
-                                  .edx = signature_INTEL_edx};
+  entry_of(table, 0, 0).result = {
+      .eax = 0x1f, .ebx = signature_INTEL_ebx, .ecx = signature_INTEL_ecx, .edx = signature_INTEL_edx};
   CpuidResult& version = entry_of(table, 1, 0).result;
   version.eax = kProcessorSignature;
   version.ebx = 8u << 8;  // CLFLUSH line: 8 quadwords
   // Leaf 2: "see leaf 4 for caches", 64-byte prefetch (SDM Vol. 2 Table 3-12).
   entry_of(table, 2, 0).result = {.eax = 0x00feff01, .ebx = 0x000000f0, .ecx = 0, .edx = 0};
   entry_of(table, 6, 0).result.eax = 1u << 2;  // ARAT: the APIC timer never stops
+  entry_of(table, 7, 0).result.eax = 2;        // highest subleaf
   entry_of(table, 0x15, 0);
   entry_of(table, 0x16, 0);
 
@@ -300,21 +303,26 @@ struct BitRule {
   uint32_t leaf;
   CpuidRegister where;
   uint8_t bit;
+  uint32_t subleaf = 0;
 };
 
 // SDM Vol. 3 2.5: CR4 bits of features that CPUID does not show are reserved.
 constexpr BitRule kCr4Rules[] = {
-    {kCr4Vme | kCr4Pvi, 1, kD, 1}, {kCr4Tsd, 1, kD, 4},   {kCr4De, 1, kD, 2},       {kCr4Pse, 1, kD, 3},
-    {kCr4Pae, 1, kD, 6},           {kCr4Mce, 1, kD, 7},   {kCr4Pge, 1, kD, 13},     {kCr4Osfxsr, 1, kD, 24},
-    {kCr4Osxmmexcpt, 1, kD, 25},   {kCr4Umip, 7, kC, 2},  {kCr4Fsgsbase, 7, kB, 0}, {kCr4Pcide, 1, kC, 17},
-    {kCr4Osxsave, 1, kC, 26},      {kCr4Smep, 7, kB, 7},  {kCr4Smap, 7, kB, 20},
+    {kCr4Vme | kCr4Pvi, 1, kD, 1}, {kCr4Tsd, 1, kD, 4},  {kCr4De, 1, kD, 2},       {kCr4Pse, 1, kD, 3},
+    {kCr4Pae, 1, kD, 6},           {kCr4Mce, 1, kD, 7},  {kCr4Pge, 1, kD, 13},     {kCr4Osfxsr, 1, kD, 24},
+    {kCr4Osxmmexcpt, 1, kD, 25},   {kCr4Umip, 7, kC, 2}, {kCr4Fsgsbase, 7, kB, 0}, {kCr4Pcide, 1, kC, 17},
+    {kCr4Osxsave, 1, kC, 26},      {kCr4Smep, 7, kB, 7}, {kCr4Smap, 7, kB, 20},
 };
 // SDM Vol. 3 2.2.1.
 constexpr BitRule kEferRules[] = {
-    {kEferSce, 0x80000001, kD, 11}, {kEferLme | kEferLma, 0x80000001, kD, 29}, {kEferNxe, 0x80000001, kD, 20},
+    {kEferSce, 0x80000001, kD, 11},
+    {kEferLme | kEferLma, 0x80000001, kD, 29},
+    {kEferNxe, 0x80000001, kD, 20},
 };
-// SDM Vol. 4 Table 2-2, MSR 48H: IBRS, STIBP, SSBD.
-constexpr BitRule kSpecCtrlRules[] = {{1u << 0, 7, kD, 26}, {1u << 1, 7, kD, 27}, {1u << 2, 7, kD, 31}};
+// SDM Vol. 4 Table 2-2, MSR 48H: IBRS, STIBP, SSBD, BHI_DIS_S. The last spares kernels that distrust BHI_NO a loop of
+// branches at every system call.
+constexpr BitRule kSpecCtrlRules[] = {
+    {1u << 0, 7, kD, 26}, {1u << 1, 7, kD, 27}, {1u << 2, 7, kD, 31}, {1u << 10, 7, kD, 4, 2}};
 
 bool bit_set(std::span<const CpuidEntry> table, uint32_t leaf, uint32_t subleaf, CpuidRegister where, unsigned bit) {
   const CpuidEntry* entry = find_cpuid(table, leaf, subleaf);
@@ -326,7 +334,7 @@ bool bit_set(std::span<const CpuidEntry> table, uint32_t leaf, uint32_t subleaf,
 uint64_t valid_bits(std::span<const CpuidEntry> table, std::span<const BitRule> rules) {
   uint64_t valid = 0;
   for (const BitRule& rule : rules) {
-    if (bit_set(table, rule.leaf, 0, rule.where, rule.bit)) valid |= rule.bits;
+    if (bit_set(table, rule.leaf, rule.subleaf, rule.where, rule.bit)) valid |= rule.bits;
   }
   return valid;
 }

@@ -96,6 +96,7 @@ TEST(Cpuid, LimitsFollowFeatures) {
   }
   EXPECT_EQ(cpu_limits(rows).cr4_valid & kCr4Smap, 0u);
   EXPECT_EQ(cpu_limits(rows).efer_valid & kEferNxe, 0u);
+  EXPECT_EQ(limits.spec_ctrl_valid, 0x407u);  // IBRS, STIBP, SSBD, BHI_DIS_S
   EXPECT_EQ(cpu_limits({}).xcr0_valid, 1u);
 }
 

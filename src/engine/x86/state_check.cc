@@ -122,7 +122,7 @@ Result<void> check_msrs(const CpuState& state) {
   TRY(check_canonical("sysenter_eip", state.sysenter_eip));
   TRY(check_reserved("fmask", state.fmask, 0xffffffff));
   TRY(check_reserved("tsc_aux", state.tsc_aux, 0xffffffff));
-  TRY(check_reserved("spec_ctrl", state.spec_ctrl, 7));
+  TRY(check_reserved("spec_ctrl", state.spec_ctrl, 0x407));
   if (!pat_is_valid(state.pat)) return bad("pat", state.pat, "a field holds a reserved memory type");
   return {};
 }
