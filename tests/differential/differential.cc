@@ -110,18 +110,31 @@ std::string describe(const Case& test) {
   std::string text = fmt::format("{} [", op_name(test.insn.row->op));
   for (const uint8_t byte : test.code()) text += fmt::format("{:02x} ", byte);
   text.back() = ']';
-  return text + fmt::format(" at {:#x} flags {:#x} mxcsr {:#x}", test.address, test.before.rflags,
+  if (test.insn.base < 16) text += fmt::format(" base {:#x}", test.before.gpr[test.insn.base]);
+  return text + fmt::format(" rsp {:#x} rbp {:#x} rcx {:#x} at {:#x} flags {:#x} mxcsr {:#x}", test.before.gpr[x86::kRsp],
+                            test.before.gpr[x86::kRbp], test.before.gpr[x86::kRcx], test.address, test.before.rflags,
                             *reinterpret_cast<const uint32_t*>(&test.before.xsave[24]));
+}
+
+/// Branches may land behind the instruction; with AC set the jump back would itself be misaligned (#AC).
+HostCpu::Ending ending_of(const Case& test) {
+  const bool is_branch = (test.insn.row->flags & x86::kBranch) != 0;
+  const bool checks_alignment = (test.before.rflags & x86::kAc) != 0 || test.insn.row->op == Op::kPopf;
+  return is_branch || checks_alignment ? HostCpu::Ending::kTrap : HostCpu::Ending::kJumpBack;
 }
 
 void compare_windows(std::string& text, std::span<std::byte> host, std::span<std::byte> guest) {
   if (std::memcmp(host.data(), guest.data(), host.size()) == 0) return;
-  for (size_t i = 0; i < host.size(); ++i)
-    if (host[i] != guest[i]) {
-      text += fmt::format("  memory at {:#x}: host {:#04x}, guest {:#04x}\n", kWindow + i, static_cast<unsigned>(host[i]),
-                          static_cast<unsigned>(guest[i]));
-      break;
-    }
+  unsigned shown = 0;
+  for (size_t i = 0; i < host.size() && shown < 8; i += 8) {
+    uint64_t host_word = 0;
+    uint64_t guest_word = 0;
+    std::memcpy(&host_word, &host[i], 8);
+    std::memcpy(&guest_word, &guest[i], 8);
+    if (host_word == guest_word) continue;
+    text += fmt::format("  memory at {:#x}: host {:#018x}, guest {:#018x}\n", kWindow + i, host_word, guest_word);
+    ++shown;
+  }
   std::memcpy(guest.data(), host.data(), host.size());
 }
 
@@ -139,12 +152,10 @@ Result<Summary> run_job(const Options& options, uint64_t seed, uint64_t cases) {
     generator.next(test, host->window());
     if (!options.op.empty() && options.op != op_name(test.insn.row->op)) continue;
     std::memcpy(guest->window().data(), host->window().data(), host->window().size());
-    const bool is_branch = (test.insn.row->flags & x86::kBranch) != 0;
     MachineState host_after;
     MachineState guest_after;
-    const auto ending = is_branch ? HostCpu::Ending::kTrap : HostCpu::Ending::kJumpBack;
     const Outcome guest_outcome = guest->run(test.code(), test.address, test.before, guest_after);
-    const Outcome host_outcome = host->run(test.code(), test.address, ending, test.before, host_after);
+    const Outcome host_outcome = host->run(test.code(), test.address, ending_of(test), test.before, host_after);
     ++summary.cases;
     summary.faulted += host_outcome.faulted;
     if (!host_outcome.faulted)

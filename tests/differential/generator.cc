@@ -125,6 +125,10 @@ bool Generator::draw_instruction(Case& out) {
     default: bytes[at++] = static_cast<uint8_t>(0xd8 + random_.below(8)); break;  // x87
   }
   if (x86::decode(bytes, x86::CodeSize::k64, out.insn) != x86::DecodeStatus::kOk) return false;
+  // A branch into itself may never end.
+  const bool is_branch = (out.insn.row->flags & x86::kBranch) != 0;
+  if (is_branch && !out.insn.is_memory && out.insn.immediate >= -int64_t{2 * x86::kInsnLengthMax} && out.insn.immediate <= 0)
+    return false;
   return exclusion(out.insn.row->op) == nullptr;
 }
 

@@ -1,5 +1,8 @@
 #include "tests/differential/guest_cpu.hh"
 
+#include <fmt/format.h>
+
+#include <array>
 #include <cstring>
 
 #include "machine/flat_guest.hh"
@@ -97,13 +100,14 @@ void GuestCpu::write_tables() {
   const uint64_t gdt[] = {0, kCode, kData, kData | kDpl3, kCode | kDpl3};
   for (uint64_t i = 0; i < std::size(gdt); ++i) put(memory_, kSupervisor + kGdt + i * 8, gdt[i]);
   put(memory_, kSupervisor + kTss + 4, kHigh + kStackTop);  // RSP0
+  put(memory_, kSupervisor + kTss + 0x66, uint16_t{0xffff});  // no I/O permission bitmap
   for (uint64_t vector = 0; vector < kVectors; ++vector) {
     const uint64_t stub = kHigh + kStubs + vector * 16;
     const uint64_t low = (stub & 0xffff) | uint64_t{FlatGuest::kKernelCode} << 16 | uint64_t{0xee00} << 32 |
                          (stub >> 16 & 0xffff) << 48;
     put(memory_, kSupervisor + kIdt + vector * 16, low);
     put(memory_, kSupervisor + kIdt + vector * 16 + 8, stub >> 32);
-    const uint8_t code[4] = {0xe6, static_cast<uint8_t>(vector), 0xf4, 0xcc};  // out vector, al; hlt
+    const std::array<uint8_t, 4> code = {0xe6, static_cast<uint8_t>(vector), 0xf4, 0xcc};  // out vector, al; hlt
     put(memory_, kSupervisor + kStubs + vector * 16, code);
   }
 }
@@ -165,7 +169,9 @@ Outcome GuestCpu::run(std::span<const uint8_t> code, uint64_t address, const Mac
   io_->vector = -1;
   const Halt halt = vcpu_->run(*io_);
   if (halt.reason != Halt::Reason::kStopped || io_->vector < 0) {
-    failure_ = halt.detail.empty() ? "no exception reached the guest's handlers" : halt.detail;
+    const CpuState at = vcpu_->get_state();
+    failure_ = fmt::format("no exception reached the guest's handlers: halt {} {}, RIP {:#x}, CS {:#x}, CR2 {:#x}",
+                           static_cast<int>(halt.reason), halt.detail, at.rip, at.segments[x86::kCs].selector, at.cr2);
     return {};
   }
   state = vcpu_->get_state();
