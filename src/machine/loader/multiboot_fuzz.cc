@@ -10,7 +10,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tenon;
   synthetic::Buffer file(size);
-  std::memcpy(file.data(), data, size);
+  if (size > 0) std::memcpy(file.data(), data, size);
   if (size >= sizeof(multiboot::Header)) {
     auto header = load_wire<multiboot::Header>(data);
     header.magic = multiboot::kHeaderMagic;
