@@ -71,8 +71,9 @@ void set_up_system() {
     ::mkdir(row.target, 0755);
     ::mount(row.type, row.target, row.type, row.flags, row.options);
   }
-  for (const auto& link : kLinks) [[maybe_unused]]
-    const int made = ::symlink(link[0], link[1]);
+  for (const auto& [target, path] : kLinks) {
+    [[maybe_unused]] const int made = ::symlink(target, path);
+  }
   bring_loopback_up();
 }
 

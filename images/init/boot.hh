@@ -3,8 +3,8 @@
 
 namespace tenon::guest {
 
-/// Mounts /proc, /sys, /dev and the rest, and brings the loopback interface up. Goes on where one of them fails: a kernel
-/// without, say, devpts can still run most commands.
+/// Mounts /proc, /sys, /dev and the rest, and brings the loopback interface up. Goes on where one of them fails: a
+/// kernel without, say, devpts can still run most commands.
 void set_up_system();
 
 /// Whether `word` stands by itself on the kernel command line.

@@ -35,7 +35,8 @@ void close_fd(int& fd) {
 
 void set_non_blocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
-/// In the child, between fork and exec: nothing here may fail silently, the errno goes to the parent through `report_fd`.
+/// In the child, between fork and exec: nothing here may fail silently, the errno goes to the parent through
+/// `report_fd`.
 [[noreturn]] void become(const int (&standard)[3], bool controlling_terminal, StartRecord* record, int report_fd) {
   ::setsid();
   if (controlling_terminal) ::ioctl(standard[0], TIOCSCTTY, 1);
@@ -181,10 +182,12 @@ uint32_t Command::feed_input() {
   if (input.empty() && input_ends_) {
     // A terminal has no end of input, only the character that makes a reader see one.
     const char end_of_file = 4;
-    if (input_is_terminal_) [[maybe_unused]]
-      const ssize_t written = ::write(input_fd_, &end_of_file, 1);
     input_ends_ = false;
-    if (!input_is_terminal_) close_input();
+    if (!input_is_terminal_) {
+      close_input();
+    } else if (::write(input_fd_, &end_of_file, 1) < 0) {
+      input_ends_ = true;  // the terminal is full; again when it has room
+    }
   }
   return taken;
 }

@@ -15,8 +15,8 @@ class ControlLink {
   bool open(const char* path);
   int fd() const { return fd_; }
 
-  /// Queues a frame. Data frames are only sent after room_for_data(); control frames always find room, because data leaves
-  /// kControlReserve bytes free.
+  /// Queues a frame. Data frames are only sent after room_for_data(); control frames always find room, because data
+  /// leaves kControlReserve bytes free.
   void send(console_protocol::FrameType type, std::span<const uint8_t> payload = {});
   template <typename Wire>
   void send_struct(console_protocol::FrameType type, const Wire& wire) {

@@ -1,9 +1,9 @@
 // /init of Tenon's own guests: PID 1 of a busybox initramfs.
 //
 // It mounts the usual file systems, says kReady on the control link (spec/console_protocol.hh), runs the one thing that
-// the host asks for - a command on pipes or a pseudo-terminal, or a login shell on the console -, reports how that ended,
-// and powers off. With `tenon.standalone` on the kernel command line, or where there is no second serial port, it starts
-// the login shell without asking, so that the same initramfs runs under any virtual machine monitor.
+// the host asks for - a command on pipes or a pseudo-terminal, or a login shell on the console -, reports how that
+// ended, and powers off. With `tenon.standalone` on the kernel command line, or where there is no second serial port,
+// it starts the login shell without asking, so that the same initramfs runs under any virtual machine monitor.
 //
 // One thread, one poll loop, no heap. busybox's halt, poweroff and reboot work: they send PID 1 the signals below.
 #include <errno.h>
@@ -96,8 +96,10 @@ void Init::poll_once() {
   };
   watch(kSignals, signal_fd_, POLLIN);
   watch(kLink, link_.fd(), static_cast<short>(POLLIN | (link_.has_output() ? POLLOUT : 0)));
-  // Without events, poll still tells POLLERR: the command has closed its stdin. A hung-up terminal is seen by its output.
-  const bool watch_input = command_.input_fd() >= 0 && (command_.input_waits() || command_.input_fd() != command_.output.fd);
+  // Without events, poll still tells POLLERR: the command has closed its stdin. A hung-up terminal is seen by its
+  // output.
+  const bool watch_input =
+      command_.input_fd() >= 0 && (command_.input_waits() || command_.input_fd() != command_.output.fd);
   watch(kInput, watch_input ? command_.input_fd() : -1, command_.input_waits() ? POLLOUT : short{0});
   watch(kOutput, readable(command_.output), POLLIN);
   watch(kErrorOutput, readable(command_.error_output), POLLIN);
@@ -147,7 +149,8 @@ void Init::take_signals() {
       case SIGUSR1:  // halt
       case SIGUSR2:  // poweroff
       case SIGPWR:
-        if (linked_) link_.send_struct(FrameType::kExit, Exit{.kind = static_cast<uint8_t>(ExitKind::kExited), .value = 0});
+        if (linked_)
+          link_.send_struct(FrameType::kExit, Exit{.kind = static_cast<uint8_t>(ExitKind::kExited), .value = 0});
         end(Ending::kPowerOff);
       case SIGINT:   // Ctrl-Alt-Del
       case SIGTERM:  // reboot

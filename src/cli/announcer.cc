@@ -41,7 +41,8 @@ void Announcer::started(const StartFacts& facts) const {
   if (style_ != Style::kText) return;
   print(fmt::format("tenon: {}, {}, {}, engine {}{}{}{}", facts.kernel, memory_text(facts.memory_bytes),
                     facts.cpus == 1 ? "1 vCPU" : fmt::format("{} vCPUs", facts.cpus), facts.engine,
-                    facts.engine_reason.empty() ? "" : " (", facts.engine_reason, facts.engine_reason.empty() ? "" : ")"));
+                    facts.engine_reason.empty() ? "" : " (", facts.engine_reason,
+                    facts.engine_reason.empty() ? "" : ")"));
 }
 
 void Announcer::ready(std::string_view what, double seconds) const {

@@ -67,8 +67,8 @@ Result<const VerbRow*> take_verb(Words& words) {
     return std::unexpected(usage_error(
         fmt::format("unknown command '{} {}'{}", words[0], words[1], did_you_mean(words[1], second_words))));
   if (words[0].starts_with("-")) {
-    return std::unexpected(usage_error(
-        fmt::format("unknown option '{}'{}", words[0], did_you_mean(words[0], {"--help", "--version"}))));
+    return std::unexpected(
+        usage_error(fmt::format("unknown option '{}'{}", words[0], did_you_mean(words[0], {"--help", "--version"}))));
   }
   return std::unexpected(usage_error(fmt::format("unknown command '{}'{}", words[0], did_you_mean(words[0], names))));
 }
@@ -82,9 +82,9 @@ Result<void> check_choice(const OptionRow& row, const std::string& value, const 
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
   if (std::ranges::find(choices, value) != choices.end()) return {};
-  return std::unexpected(usage_error(fmt::format("{} '{}' is none of {}{}", row.name, value, fmt::join(choices, ", "),
-                                                 did_you_mean(value, choices)),
-                                     &verb));
+  return std::unexpected(usage_error(
+      fmt::format("{} '{}' is none of {}{}", row.name, value, fmt::join(choices, ", "), did_you_mean(value, choices)),
+      &verb));
 }
 
 /// CLI11 reads the words that belong to the verb; the first one it does not know and all after it are left over.
@@ -184,14 +184,16 @@ Result<uint64_t> parse_number(std::string_view text, std::string_view what, uint
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (text.empty() || error != std::errc() || end != text.data() + text.size() || value < low || value > high)
-    return fail(ErrorCode::kInvalidArgument, fmt::format("{} '{}': want a number from {} to {}", what, text, low, high));
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{} '{}': want a number from {} to {}", what, text, low, high));
   return value;
 }
 
 Result<uint64_t> parse_size(std::string_view text) {
   constexpr std::string_view kUnits = "KMGT";
   const auto bad = [text] {
-    return fail(ErrorCode::kInvalidArgument, fmt::format("size '{}': want a whole number and a unit, like 512M or 2G", text));
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("size '{}': want a whole number and a unit, like 512M or 2G", text));
   };
   const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
   std::string_view unit = text.substr(digits);

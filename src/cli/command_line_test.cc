@@ -96,7 +96,8 @@ TEST(CommandLine, Sizes) {
   EXPECT_EQ(parse_size("2g").value_or(0), uint64_t{2} << 30);
   EXPECT_EQ(parse_size("1TiB").value_or(0), uint64_t{1} << 40);
   EXPECT_EQ(parse_size("64KB").value_or(0), uint64_t{64} << 10);
-  for (const char* text : {"", "512", "M", "1.5G", "-1G", "1X", "1MM", "99999999999999999999M", "18446744073709551615K", "1 G"})
+  for (const char* text :
+       {"", "512", "M", "1.5G", "-1G", "1X", "1MM", "99999999999999999999M", "18446744073709551615K", "1 G"})
     EXPECT_FALSE(parse_size(text)) << text;
 }
 
@@ -146,9 +147,10 @@ TEST(CommandTable, ExamplesParse) {
 
 TEST(RunOptions, EveryOptionOfTheTableChangesSomething) {
   // A row without a setter would be accepted and ignored.
-  const ParsedCommand all = parsed({"run", "--engine", "interp", "--cpus", "3", "--memory", "1G", "--kernel", "k", "--append",
-                                    "a", "--name", "n", "--flavour", "generic", "--personality", "none", "--json",
-                                    "--stats", "--verbose", "--initrd", "i"});
+  const ParsedCommand all =
+      parsed({"run",  "--engine", "interp",  "--cpus",    "3",        "--memory",  "1G",      "--kernel",
+              "k",    "--append", "a",       "--name",    "n",        "--flavour", "generic", "--personality",
+              "none", "--json",   "--stats", "--verbose", "--initrd", "i"});
   EXPECT_EQ(all.options.size(), find_verb("run")->options.size());
   const Result<RunOptions> options = RunOptions::from(all);
   ASSERT_TRUE(options);
@@ -165,9 +167,10 @@ TEST(RunOptions, EveryOptionOfTheTableChangesSomething) {
 }
 
 TEST(RunOptions, BadValuesAreRefused) {
-  for (const Words& words : {Words{"run", "--cpus", "0"}, Words{"run", "--cpus", "many"}, Words{"run", "--memory", "1M"},
-                             Words{"run", "--memory", "12"}, Words{"run", "--name", "a b"}, Words{"run", "--name", ""},
-                             Words{"run", "--initrd", "x", "--", "ls"}})
+  for (const Words& words :
+       {Words{"run", "--cpus", "0"}, Words{"run", "--cpus", "many"}, Words{"run", "--memory", "1M"},
+        Words{"run", "--memory", "12"}, Words{"run", "--name", "a b"}, Words{"run", "--name", ""},
+        Words{"run", "--initrd", "x", "--", "ls"}})
     EXPECT_FALSE(RunOptions::from(parsed(words))) << words[1] << words[2];
 }
 

@@ -17,8 +17,11 @@ class ConsoleTail {
   /// The last `count` lines that are not empty, without control characters and terminal sequences: they come from the
   /// guest and go to the user's terminal.
   std::vector<std::string> last_lines(size_t count) const;
-  /// Whether Linux has said that it panics ("Kernel panic - not syncing").
+  /// Whether Linux has said that it panics, and so will restart or has done so.
   bool has_panic() const { return text_.find("Kernel panic - not syncing") != std::string::npos; }
+  /// Whether it died before it could: then it halts for good with interrupts off (arch/x86/mm/extable.c,
+  /// early_fixup_exception).
+  bool has_early_exception() const { return text_.find("PANIC: early exception") != std::string::npos; }
 
  private:
   std::string text_;

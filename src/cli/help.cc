@@ -32,8 +32,10 @@ void append_examples(std::string& text, std::span<const ExampleRow> examples) {
 std::string version_text() { return "tenon " TENON_VERSION "\n"; }
 
 std::string overview_text() {
-  std::string text = "tenon runs virtual machines as ordinary processes.\n\nUsage: tenon COMMAND [OPTIONS]\n\nCommands:\n";
-  for (const VerbRow& verb : verb_table()) fmt::format_to(std::back_inserter(text), "  {:<12} {}\n", verb.name, verb.summary);
+  std::string text =
+      "tenon runs virtual machines as ordinary processes.\n\nUsage: tenon COMMAND [OPTIONS]\n\nCommands:\n";
+  for (const VerbRow& verb : verb_table())
+    fmt::format_to(std::back_inserter(text), "  {:<12} {}\n", verb.name, verb.summary);
   text += "\n'tenon COMMAND --help' explains one of them; 'tenon --version' says which tenon this is.\n";
   append_examples(text, find_verb("run")->examples.first(3));
   return text;

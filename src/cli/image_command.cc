@@ -13,7 +13,9 @@ namespace tenon {
 
 namespace {
 
-std::string size_text(uint64_t size_bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(size_bytes) / (1 << 20)); }
+std::string size_text(uint64_t size_bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(size_bytes) / (1 << 20));
+}
 
 Result<int> list_as_json(ImageCache& cache) {
   nlohmann::json kernels = nlohmann::json::array();

@@ -33,8 +33,9 @@ Result<void> set_name(RunOptions& options, Text text) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
   };
   if (text.empty() || text.size() > kHostNameMax || text[0] == '-' || !std::ranges::all_of(text, allowed))
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("--name '{}': want 1 to {} letters, digits and '-', as in a host name", text, kHostNameMax));
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("--name '{}': want 1 to {} letters, digits and '-', as in a host name", text, kHostNameMax));
   options.name = text;
   return {};
 }
@@ -86,7 +87,8 @@ Result<RunOptions> RunOptions::from(const ParsedCommand& parsed) {
     if (const std::optional<std::string> text = parsed.value(setter.option)) TRY(setter.set(options, *text));
   options.command = parsed.operands;
   if (!options.command.empty() && !options.has_our_init())
-    return fail(ErrorCode::kInvalidArgument, "--initrd replaces the init that would run COMMAND; leave out one of the two");
+    return fail(ErrorCode::kInvalidArgument,
+                "--initrd replaces the init that would run COMMAND; leave out one of the two");
   return options;
 }
 

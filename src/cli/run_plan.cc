@@ -31,8 +31,8 @@ RunPlan RunPlan::make(const RunOptions& options, const StandardStreams& streams)
 }
 
 std::string kernel_command_line(const RunOptions& options) {
-  // panic=-1: a kernel that panics restarts at once, which ends the run. earlyprintk: one that dies before its console is
-  // up still says why.
+  // panic=-1: a kernel that panics restarts at once, which ends the run. earlyprintk: one that dies before its console
+  // is up still says why.
   std::string line = "console=ttyS0 earlyprintk=ttyS0 panic=-1";
   line += options.verbose ? " ignore_loglevel" : " quiet loglevel=3";
   if (!options.append.empty()) line += " " + options.append;

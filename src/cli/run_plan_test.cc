@@ -12,14 +12,16 @@ namespace {
 using testing::ElementsAre;
 using Kind = RunPlan::Kind;
 
-constexpr StandardStreams kTerminal = {.stdin_is_terminal = true, .stdout_is_terminal = true, .stderr_is_terminal = true};
+constexpr StandardStreams kTerminal = {
+    .stdin_is_terminal = true, .stdout_is_terminal = true, .stderr_is_terminal = true};
 constexpr StandardStreams kPiped = {};
 
 TEST(RunPlan, DependsOnCommandAndTerminals) {
   RunOptions shell;
   RunOptions command;
   command.command = {"ls"};
-  const StandardStreams output_piped = {.stdin_is_terminal = true, .stdout_is_terminal = false, .stderr_is_terminal = true};
+  const StandardStreams output_piped = {
+      .stdin_is_terminal = true, .stdout_is_terminal = false, .stderr_is_terminal = true};
   EXPECT_EQ(RunPlan::make(shell, kTerminal).kind, Kind::kConsole);
   EXPECT_EQ(RunPlan::make(shell, kPiped).kind, Kind::kTranscript);
   EXPECT_EQ(RunPlan::make(command, kTerminal).kind, Kind::kTerminalCommand);
@@ -34,7 +36,8 @@ TEST(RunPlan, OnlyTerminalRunsGoRaw) {
   EXPECT_TRUE(RunPlan::make(options, kTerminal).wants_raw_terminal(kTerminal));
   EXPECT_FALSE(RunPlan::make(options, kPiped).wants_raw_terminal(kPiped));
   options.command = {"ls"};
-  const StandardStreams output_piped = {.stdin_is_terminal = true, .stdout_is_terminal = false, .stderr_is_terminal = true};
+  const StandardStreams output_piped = {
+      .stdin_is_terminal = true, .stdout_is_terminal = false, .stderr_is_terminal = true};
   EXPECT_FALSE(RunPlan::make(options, output_piped).wants_raw_terminal(output_piped));
 }
 

@@ -17,7 +17,8 @@ using StreamId = GuestSession::StreamId;
 using ExitKind = GuestSession::ExitKind;
 using console_protocol::StartMode;
 
-constexpr unsigned kGraceMs = 3000;      // a command that was signalled, or a guest that powers off
+constexpr unsigned kGraceMs = 3000;        // a command that was signalled, or a guest that powers off
+constexpr unsigned kEarlyDeathMs = 500;    // for the rest of what a dying kernel says
 constexpr size_t kConsoleInputMax = 4096;  // typed or pasted ahead of the guest
 constexpr size_t kConsoleLinesShown = 12;
 
@@ -76,6 +77,7 @@ Result<void> RunSession::create_loop() {
   constexpr std::array kSignals = {signals::kInterrupt, signals::kTerminate, signals::kHangUp, signals::kWindowChanged,
                                    signals::kStopFromTerminal};
   TRY(loop_->watch_signals(kSignals, [this](int number) { signal_received(number); }));
+  early_death_ = TRY(Deadline::create(*loop_, [this] { fail_run("the guest's kernel died early"); }));
   grace_ = TRY(Deadline::create(*loop_, [this] { end_machine(exit_status::kTenonError); }));
   console_mailbox_.emplace([this] { loop_->post([this] { drain_console(); }); });
   control_mailbox_.emplace([this] { loop_->post([this] { drain_control(); }); });
@@ -144,6 +146,7 @@ void RunSession::announce_start() {
 void RunSession::drain_console() {
   console_mailbox_->take(drained_);
   console_tail_.append(drained_);
+  if (console_tail_.has_early_exception() && !early_death_->is_armed()) early_death_->arm(kEarlyDeathMs);
   if (plan_.kind == RunPlan::Kind::kConsole) {
     write_output(StreamId::kStdout, drained_);
   } else if (options_.verbose) {
@@ -201,7 +204,8 @@ void RunSession::read_more_stdin() {
   if (!plan_.forwards_stdin() || input_closed_ || status_) return;
   size_t room = guest_->input_room();
   if (plan_.kind == RunPlan::Kind::kConsole)
-    room = console_feeder_->waiting_bytes() < kConsoleInputMax ? kConsoleInputMax - console_feeder_->waiting_bytes() : 0;
+    room =
+        console_feeder_->waiting_bytes() < kConsoleInputMax ? kConsoleInputMax - console_feeder_->waiting_bytes() : 0;
   if (Result<void> set = stdin_->set_limit(room); !set) fail_run(set.error().message());
 }
 
@@ -373,10 +377,11 @@ void RunSession::print_stats() const {
                                 stats_.unclaimed_mmio_accesses));
   for (size_t i = 0; i < stats_.vcpus.size(); ++i) {
     const VcpuStats& vcpu = stats_.vcpus[i];
-    announcer_.detail(fmt::format(
-        "vcpu{}: {} instructions, {} port accesses, {} MMIO accesses, {} interrupts, {} halts, {} TLB misses, {} traces", i,
-        vcpu.instructions, vcpu.port_accesses, vcpu.mmio_accesses, vcpu.interrupts, vcpu.halts, vcpu.tlb_misses,
-        vcpu.traces_decoded));
+    announcer_.detail(
+        fmt::format("vcpu{}: {} instructions, {} port accesses, {} MMIO accesses, {} interrupts, {} halts, {} TLB "
+                    "misses, {} traces",
+                    i, vcpu.instructions, vcpu.port_accesses, vcpu.mmio_accesses, vcpu.interrupts, vcpu.halts,
+                    vcpu.tlb_misses, vcpu.traces_decoded));
   }
 }
 

@@ -1,5 +1,6 @@
-// RunSession: one `tenon run` from start to exit status. It ties the machine's two serial ports to the person or the pipes
-// outside: the first port is the guest's console, the second one the control link to our init (host/guest_session.hh).
+// RunSession: one `tenon run` from start to exit status. It ties the machine's two serial ports to the person or the
+// pipes outside: the first port is the guest's console, the second one the control link to our init
+// (host/guest_session.hh).
 //
 // Threads: all of it on the main thread's event loop. vCPU threads only put bytes into mailboxes and post a note.
 #pragma once
@@ -32,7 +33,8 @@ struct BootFiles {
 
 class RunSession final : private GuestSession::Client {
  public:
-  RunSession(const RunOptions& options, const RunPlan& plan, const StandardStreams& streams, const Announcer& announcer);
+  RunSession(const RunOptions& options, const RunPlan& plan, const StandardStreams& streams,
+             const Announcer& announcer);
   ~RunSession() override;
 
   Result<int> run(const BootFiles& files);
@@ -110,6 +112,7 @@ class RunSession final : private GuestSession::Client {
   std::optional<GuestSession> guest_;
   std::optional<FdReader> stdin_;
   std::optional<Deadline> grace_;
+  std::optional<Deadline> early_death_;
   std::unique_ptr<RawMode> raw_mode_;
   std::vector<uint8_t> drained_;
   ConsoleTail console_tail_;

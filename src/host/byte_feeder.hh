@@ -1,8 +1,7 @@
 // ByteFeeder: hands bytes to a device at the guest's pace.
 //
-// Refills run on the vCPU thread that made the room, not on the loop's thread: a 16-byte FIFO empties sixty-five thousand
-// times in a mebibyte, and a thread switch each time would be most of the cost.
-// Threads: any may push.
+// Refills run on the vCPU thread that made the room, not on the loop's thread: a 16-byte FIFO empties sixty-five
+// thousand times in a mebibyte, and a thread switch each time would be most of the cost. Threads: any may push.
 #pragma once
 
 #include <functional>
@@ -15,7 +14,8 @@ namespace tenon {
 
 class ByteFeeder {
  public:
-  /// `receiver` outlives this object or is told to forget it: its on_room callback points here. Made before the VM starts.
+  /// `receiver` outlives this object or is told to forget it: its on_room callback points here. Made before the VM
+  /// starts.
   explicit ByteFeeder(ByteReceiver& receiver);
   ~ByteFeeder();
   ByteFeeder(const ByteFeeder&) = delete;
@@ -36,8 +36,8 @@ class ByteFeeder {
 
   ByteReceiver& receiver_;
   std::function<void()> on_empty_;
-  // Held while offering, so that refills from two threads cannot swap bytes. Order: this lock, then the device's; a device
-  // calls back without its lock.
+  // Held while offering, so that refills from two threads cannot swap bytes. Order: this lock, then the device's; a
+  // device calls back without its lock.
   mutable Mutex mutex_;
   std::vector<uint8_t> waiting_ TENON_GUARDED_BY(mutex_);
   size_t taken_ TENON_GUARDED_BY(mutex_) = 0;  // bytes at the front of waiting_ that the device has

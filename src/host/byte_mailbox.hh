@@ -1,9 +1,9 @@
 // ByteMailbox: the sink of a device whose bytes another thread takes.
 //
-// write() runs on vCPU threads and must take every byte, so a taker that falls behind cannot be answered with "no". Instead
-// a write that finds more than `soft_limit_bytes` waiting sleeps up to kThrottle first: the guest slows to a trickle, other
-// vCPUs go on, and memory stays bounded in practice (one UART buffer each 100 ms).
-// Threads: any may write; one takes.
+// write() runs on vCPU threads and must take every byte, so a taker that falls behind cannot be answered with "no".
+// Instead a write that finds more than `soft_limit_bytes` waiting sleeps up to kThrottle first: the guest slows to a
+// trickle, other vCPUs go on, and memory stays bounded in practice (one UART buffer each 100 ms). Threads: any may
+// write; one takes.
 #pragma once
 
 #include <functional>

@@ -101,7 +101,8 @@ Result<std::string> output_of_program(const std::vector<std::string>& arguments)
   std::string error_text;
   read_both(output.read_end, text, errors.read_end, error_text);
   if (const int status = child.wait(); status != 0)
-    return fail(ErrorCode::kIo, fmt::format("{} ended with status {}: {}", arguments[0], status, last_line(error_text)));
+    return fail(ErrorCode::kIo,
+                fmt::format("{} ended with status {}: {}", arguments[0], status, last_line(error_text)));
   return text;
 }
 

@@ -26,8 +26,8 @@ void CpioArchive::append(const Entry& entry, uint32_t inode) {
   // Fields in order: inode, mode, uid, gid, links, mtime, size, major, minor, rmajor, rminor, name size, checksum.
   fmt::format_to(std::back_inserter(bytes_),
                  "070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}", inode,
-                 entry.mode, 0, 0, entry.links, 0, entry.contents.size(), 0, 0, entry.device_major,
-                 entry.device_minor, entry.path.size() + 1, 0);
+                 entry.mode, 0, 0, entry.links, 0, entry.contents.size(), 0, 0, entry.device_major, entry.device_minor,
+                 entry.path.size() + 1, 0);
   bytes_.append(entry.path).push_back('\0');
   bytes_.resize(align_up(bytes_.size(), kAlignment), '\0');
   bytes_.append(entry.contents);

@@ -1,7 +1,7 @@
 // CpioArchive: writes the "newc" cpio format that Linux unpacks as an initramfs.
 //
-// Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst. Reproducible: every owner is root, every time is
-// zero, inode numbers count from 1, so equal calls give equal bytes. No root needed, not even for device nodes.
+// Format: Linux Documentation/driver-api/early-userspace/buffer-format.rst. Reproducible: every owner is root, every
+// time is zero, inode numbers count from 1, so equal calls give equal bytes. No root needed, not even for device nodes.
 // Not implemented: hard links, checksums ("070702"), files of 4 GiB and more (the format's size field is 32 bits).
 #pragma once
 

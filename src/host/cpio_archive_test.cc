@@ -16,11 +16,11 @@ TEST(CpioArchive, FileHeaderHoldsWhatTheKernelReads) {
   writer.add_file("init", 0755, "hello");
   const std::string archive = writer.finish();
   EXPECT_EQ(archive.substr(0, 6), "070701");
-  EXPECT_EQ(field(archive, 0, 0), 1u);         // inode
-  EXPECT_EQ(field(archive, 0, 1), 0100755u);   // mode
-  EXPECT_EQ(field(archive, 0, 5), 0u);         // time
-  EXPECT_EQ(field(archive, 0, 6), 5u);         // size
-  EXPECT_EQ(field(archive, 0, 11), 5u);        // name with NUL
+  EXPECT_EQ(field(archive, 0, 0), 1u);        // inode
+  EXPECT_EQ(field(archive, 0, 1), 0100755u);  // mode
+  EXPECT_EQ(field(archive, 0, 5), 0u);        // time
+  EXPECT_EQ(field(archive, 0, 6), 5u);        // size
+  EXPECT_EQ(field(archive, 0, 11), 5u);       // name with NUL
   EXPECT_EQ(archive.substr(110, 5), std::string("init\0", 5));
   EXPECT_EQ(archive.substr(116, 5), "hello");  // 110 + 5 aligned to 4
 }

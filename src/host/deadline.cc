@@ -20,10 +20,16 @@ Result<Deadline> Deadline::create(EventLoop& loop, std::function<void()> expired
 }
 
 void Deadline::arm(unsigned delay_ms) {
-  const itimerspec setting = {
-      .it_interval = {},
-      .it_value = {.tv_sec = static_cast<time_t>(delay_ms / 1000), .tv_nsec = static_cast<long>(delay_ms % 1000) * 1'000'000}};
+  const itimerspec setting = {.it_interval = {},
+                              .it_value = {.tv_sec = static_cast<time_t>(delay_ms / 1000),
+                                           .tv_nsec = static_cast<long>(delay_ms % 1000) * 1'000'000}};
   ::timerfd_settime(timer_.get(), 0, &setting, nullptr);
+}
+
+bool Deadline::is_armed() const {
+  itimerspec remaining = {};
+  return ::timerfd_gettime(timer_.get(), &remaining) == 0 &&
+         (remaining.it_value.tv_sec != 0 || remaining.it_value.tv_nsec != 0);
 }
 
 }  // namespace tenon

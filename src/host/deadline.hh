@@ -15,6 +15,8 @@ class Deadline {
   static Result<Deadline> create(EventLoop& loop, std::function<void()> expired);
   /// Calls `expired` once after `delay_ms`; replaces an earlier arm(). 0 disarms.
   void arm(unsigned delay_ms);
+  /// Whether it is going to expire.
+  bool is_armed() const;
 
  private:
   Deadline(Fd timer, FdWatch watch) : timer_(std::move(timer)), watch_(std::move(watch)) {}

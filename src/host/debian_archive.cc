@@ -141,8 +141,9 @@ Result<std::string> download_debian_package(std::string_view meta_package, const
   if (Result<std::string> file = download_with(meta_package, {}, directory, report)) return file;
   // No lists (a fresh container), or lists so old that the archive has moved on.
   const auto advice = [](Error error) {
-    return std::unexpected(Error(error.code(), error.message() + "; check the network and /etc/apt/sources.list, or give "
-                                                                 "a kernel of your own with --kernel"));
+    return std::unexpected(Error(error.code(), error.message() +
+                                                   "; check the network and /etc/apt/sources.list, or give "
+                                                   "a kernel of your own with --kernel"));
   };
   if (Result<void> updated = update_own_lists(directory, lists_directory, report); !updated)
     return advice(std::move(updated).error());
@@ -156,9 +157,9 @@ Result<void> unpack_boot_directory(const std::string& package_file, const std::s
   ChildProcess unpack = TRY(ChildProcess::spawn(
       {.arguments = {"dpkg-deb", "--fsys-tarfile", package_file}, .output_fd = archive.write_end.get()}));
   archive.write_end.reset();
-  ChildProcess extract = TRY(ChildProcess::spawn(
-      {.arguments = {"tar", "-x", "-C", directory, "--no-same-owner", "--wildcards", "./boot/*"},
-       .input_fd = archive.read_end.get()}));
+  ChildProcess extract = TRY(
+      ChildProcess::spawn({.arguments = {"tar", "-x", "-C", directory, "--no-same-owner", "--wildcards", "./boot/*"},
+                           .input_fd = archive.read_end.get()}));
   archive.read_end.reset();
   const int extract_status = extract.wait();
   const int unpack_status = unpack.wait();

@@ -39,9 +39,9 @@ TEST_F(FdReaderTest, ReadsNoMoreThanTheLimitAllows) {
 
 TEST_F(FdReaderTest, EndIsToldOnceAfterTheLastByte) {
   int ended = 0;
-  FdReader reader(*loop_, pipe_.read_end.get(),
-                  {.received = [&](std::span<const uint8_t> bytes) { take(bytes); },
-                   .ended = [&] { ++ended, loop_->stop(); }});
+  FdReader reader(
+      *loop_, pipe_.read_end.get(),
+      {.received = [&](std::span<const uint8_t> bytes) { take(bytes); }, .ended = [&] { ++ended, loop_->stop(); }});
   ASSERT_EQ(::write(pipe_.write_end.get(), "xyz", 3), 3);
   pipe_.write_end.reset();
   ASSERT_TRUE(reader.set_limit(100));

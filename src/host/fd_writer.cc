@@ -42,7 +42,7 @@ struct FdWriter::State {
   bool writing TENON_GUARDED_BY(mutex) = false;   // the thread has taken bytes and not finished with them
   bool stopping TENON_GUARDED_BY(mutex) = false;  // end when idle
   bool finished TENON_GUARDED_BY(mutex) = false;
-  bool failed = false;  // writer's thread only
+  bool failed = false;   // writer's thread only
   Mutex callback_mutex;  // held over callbacks, so that none runs once the writer object is gone
   bool abandoned TENON_GUARDED_BY(callback_mutex) = false;
 };

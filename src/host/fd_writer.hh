@@ -1,7 +1,7 @@
 // FdWriter: a sink that writes to a descriptor (stdout, stderr, a file) on a thread of its own.
 //
-// The descriptor is shared with other processes (a terminal, a pipe), so it is not made non-blocking; a reader that stops
-// holds up this thread only.
+// The descriptor is shared with other processes (a terminal, a pipe), so it is not made non-blocking; a reader that
+// stops holds up this thread only.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,8 @@ namespace tenon {
 class FdWriter final : public ByteSink {
  public:
   struct Callbacks {
-    /// Bytes have been written (or dropped, because of an error). On the writer's thread; must not call the writer back.
+    /// Bytes have been written (or dropped, because of an error). On the writer's thread; must not call the writer
+    /// back.
     std::function<void(size_t size_bytes)> written;
     /// Writing has failed with this errno; everything from now on is dropped. Likewise, once.
     std::function<void(int error_number)> failed;
@@ -31,9 +32,7 @@ class FdWriter final : public ByteSink {
   FdWriter& operator=(const FdWriter&) = delete;
 
   void write(std::span<const uint8_t> bytes) override;
-  void write(std::string_view text) {
-    write(std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size()));
-  }
+  void write(std::string_view text) { write(std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size())); }
   /// Waits until everything queued before is written; false where that takes longer than `timeout_ms`.
   bool drain(unsigned timeout_ms);
 

@@ -94,9 +94,10 @@ Result<void> GuestSession::start(const GuestCommand& command) {
   CHECK(phase_ == Phase::kReady);
   record_ = start_record(command);
   if (record_.size() > kStartRecordMax)
-    return fail(ErrorCode::kOutOfRange,
-                fmt::format("the command line has {} bytes, the guest takes {}; put it in a script and send that on stdin",
-                            record_.size(), kStartRecordMax));
+    return fail(
+        ErrorCode::kOutOfRange,
+        fmt::format("the command line has {} bytes, the guest takes {}; put it in a script and send that on stdin",
+                    record_.size(), kStartRecordMax));
   phase_ = Phase::kRunning;
   starting_ = true;
   send_record_within_credit();
@@ -151,8 +152,7 @@ void GuestSession::set_window(uint16_t rows, uint16_t columns) {
 }
 
 void GuestSession::send_signal(int number) {
-  if (phase_ == Phase::kRunning)
-    send_struct(FrameType::kSignal, SignalNumber{.number = static_cast<uint8_t>(number)});
+  if (phase_ == Phase::kRunning) send_struct(FrameType::kSignal, SignalNumber{.number = static_cast<uint8_t>(number)});
 }
 
 void GuestSession::send_frame(FrameType type, std::span<const uint8_t> payload) {

@@ -1,10 +1,9 @@
 // GuestSession: the host's end of the control link to the init of our own guests (spec/console_protocol.hh).
 //
-// A pure state machine: bytes from the guest's serial port go in through receive(), what happened comes out on Client, and
-// frames leave through the ByteSink-like `send` given at creation. No descriptor, thread or lock of its own, so a test can
-// play the guest. The guest is hostile: it may send anything in any order; it gets at most its output windows of memory
-// here, and data beyond them is dropped and counted.
-// Threads: one (the event loop's).
+// A pure state machine: bytes from the guest's serial port go in through receive(), what happened comes out on Client,
+// and frames leave through the ByteSink-like `send` given at creation. No descriptor, thread or lock of its own, so a
+// test can play the guest. The guest is hostile: it may send anything in any order; it gets at most its output windows
+// of memory here, and data beyond them is dropped and counted. Threads: one (the event loop's).
 #pragma once
 
 #include <cstdint>

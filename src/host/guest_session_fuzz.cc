@@ -39,7 +39,8 @@ class Host final : public GuestSession::Client {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Host host;
-  // Each input byte pair becomes a frame: a type near the known ones and a length; the payload is the bytes that follow.
+  // Each input byte pair becomes a frame: a type near the known ones and a length; the payload is the bytes that
+  // follow.
   for (size_t at = 0; at + 2 <= size;) {
     const FrameType type = static_cast<FrameType>((data[at] & 0x0F) | 0x80);
     const size_t length = std::min<size_t>(data[at + 1] < 16 ? data[at + 1] : data[at + 1] * 16u, size - at - 2);

@@ -82,8 +82,7 @@ TEST_F(GuestSessionTest, LongCommandLineWaitsForCredit) {
   for (const auto& [type, payload] : sent_) record_bytes += payload.size();
   EXPECT_EQ(record_bytes, kInputWindow);
   EXPECT_EQ(session_.input_room(), 0u);
-  for (int i = 0; i < 3; ++i)
-    guest_sends_struct(FrameType::kInputCredit, Credit{.stream = 0, .bytes = kInputWindow});
+  for (int i = 0; i < 3; ++i) guest_sends_struct(FrameType::kInputCredit, Credit{.stream = 0, .bytes = kInputWindow});
   EXPECT_EQ(sent_.back().first, FrameType::kStart);
 }
 

@@ -146,7 +146,8 @@ Result<CachedKernel> ImageCache::fetch(const KernelFlavour& flavour, const Progr
   const std::string work_directory = directory_ + "/partial";
   remove_tree(work_directory);
   TRY(make_directories(work_directory));
-  const std::string package_file = TRY(download_debian_package(flavour.package, work_directory, directory_ + "/apt", report));
+  const std::string package_file =
+      TRY(download_debian_package(flavour.package, work_directory, directory_ + "/apt", report));
   report("unpacking " + std::string(flavour.package), -1);
   Result<CachedKernel> installed = install(flavour, package_file, work_directory);
   remove_tree(work_directory);
@@ -158,7 +159,8 @@ Result<CachedKernel> ImageCache::install(const KernelFlavour& flavour, const std
   TRY(unpack_boot_directory(package_file, work_directory));
   std::string unpacked;
   std::error_code error;
-  for (fs::directory_iterator entry(work_directory + "/boot", error), end; !error && entry != end; entry.increment(error))
+  for (fs::directory_iterator entry(work_directory + "/boot", error), end; !error && entry != end;
+       entry.increment(error))
     if (entry->path().filename().string().starts_with(kKernelPrefix)) unpacked = entry->path();
   if (unpacked.empty())
     return fail(ErrorCode::kCorrupt, fmt::format("{} holds no /boot/{}*", package_file, kKernelPrefix));

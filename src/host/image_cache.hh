@@ -2,8 +2,9 @@
 //
 //   <cache>/kernels/<flavour>/vmlinuz-<release>   one per flavour, from Debian's archive, fetched with apt as any user
 //   <cache>/initramfs.cpio                        made from the embedded init and the host's busybox
-//   <cache>/partial/                              work in progress; whatever an interruption left is removed by the next fetch
-//   <cache>/apt/                                  package lists of our own, only where the host's have nothing
+//   <cache>/partial/                              work in progress; whatever an interruption left is removed by the
+//   next fetch <cache>/apt/                                  package lists of our own, only where the host's have
+//   nothing
 //
 // Files appear under their final name by rename(2) only, complete. Fetches exclude each other by a lock on the cache.
 // Threads: one; between processes the lock and rename do it.

@@ -17,8 +17,9 @@ namespace {
 namespace fs = std::filesystem;
 
 TEST(DebianArchive, FirstDependencyOfARecord) {
-  EXPECT_EQ(first_dependency("Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n"),
-            "linux-image-6.1.0-56-cloud-amd64");
+  EXPECT_EQ(
+      first_dependency("Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n"),
+      "linux-image-6.1.0-56-cloud-amd64");
   EXPECT_EQ(first_dependency("Depends: a | b, c\n"), "a");
   EXPECT_EQ(first_dependency("Depends: only"), "only");
   EXPECT_EQ(first_dependency("Pre-Depends: x\nRecommends: y\n"), "");
@@ -45,10 +46,9 @@ class ImageCacheTest : public testing::Test {
             "echo 'dlstatus:1:50:half' >&3\n"
             "echo deb >${last}_1_amd64.deb");
     // A tar archive with a kernel and a module.
-    program("dpkg-deb",
-            "mkdir -p " + root_ + "/t/boot " + root_ + "/t/lib\n" + "echo kernel >" + root_ +
-                "/t/boot/vmlinuz-6.1.0-9-cloud-amd64\n" + "echo module >" + root_ + "/t/lib/m.ko\n" + "tar -c -C " + root_ +
-                "/t .");
+    program("dpkg-deb", "mkdir -p " + root_ + "/t/boot " + root_ + "/t/lib\n" + "echo kernel >" + root_ +
+                            "/t/boot/vmlinuz-6.1.0-9-cloud-amd64\n" + "echo module >" + root_ + "/t/lib/m.ko\n" +
+                            "tar -c -C " + root_ + "/t .");
   }
   void TearDown() override {
     ::setenv("PATH", old_path_.c_str(), 1);
@@ -109,7 +109,8 @@ TEST_F(ImageCacheTest, StaleListsAreFetchedAgain) {
   program("apt-cache", "case \"$*\" in *Dir::State=*) echo 'Depends: linux-image-new';; esac");
   program("apt-get",
           "for last; do :; done\n"
-          "case $last in update) touch " + root_ + "/updated;; *) echo deb >${last}_1_amd64.deb;; esac");
+          "case $last in update) touch " +
+              root_ + "/updated;; *) echo deb >${last}_1_amd64.deb;; esac");
   EXPECT_TRUE(fetch());
   EXPECT_TRUE(fs::exists(root_ + "/updated"));
 }

@@ -10,12 +10,14 @@ namespace {
 TEST(Initramfs, EmbeddedInitIsAStaticElf) {
   const std::string_view init = embedded_guest_init();
   ASSERT_GT(init.size(), 64u);
-  EXPECT_EQ(init.substr(0, 4), "\x7F" "ELF");
+  EXPECT_EQ(init.substr(0, 4),
+            "\x7F"
+            "ELF");
 }
 
 TEST(Initramfs, HoldsInitConsoleAndOneLinkPerApplet) {
-  const std::string archive =
-      make_initramfs({.init = "INIT", .busybox = "BUSYBOX", .applet_paths = {"bin/sh", "bin/ls", "sbin/init", "bin/sh"}});
+  const std::string archive = make_initramfs(
+      {.init = "INIT", .busybox = "BUSYBOX", .applet_paths = {"bin/sh", "bin/ls", "sbin/init", "bin/sh"}});
   for (const char* path : {"init", "dev/console", "bin/busybox", "etc/profile", "bin/sh", "bin/ls"})
     EXPECT_NE(archive.find(std::string(1, '\0').insert(0, path)), std::string::npos) << path;
   EXPECT_EQ(archive.find("sbin/init"), std::string::npos);

@@ -26,8 +26,8 @@ struct TerminalSize {
 /// Zeros where `fd` is no terminal or does not know.
 TerminalSize terminal_size(int fd);
 
-/// Raw input and output from creation to destruction. exit(3), abort(3) and fatal signals undo it too; only SIGKILL leaves a
-/// raw terminal behind.
+/// Raw input and output from creation to destruction. exit(3), abort(3) and fatal signals undo it too; only SIGKILL
+/// leaves a raw terminal behind.
 class RawMode {
  public:
   static Result<std::unique_ptr<RawMode>> enter(int fd);

@@ -1,19 +1,23 @@
-// The control link between the host and the init of our own guests: frames on the second serial port (ttyS1), 8-bit clean.
+// The control link between the host and the init of our own guests: frames on the second serial port (ttyS1), 8-bit
+// clean.
 //
 // It starts a command in the guest, carries its stdin, stdout and stderr exactly, and brings its exit status back. The
 // interactive console does not pass through here (it is the first serial port); only its window size does.
 //
-// Frame: FrameHeader, then `length` bytes (at most kFramePayloadMax). No checksum: an emulated serial port loses nothing
-// as long as nobody sends more than the other side has room for, and that is what credit is for:
-//   - The host may have kInputWindow bytes of kStartData and kInput under way; the guest returns credit (kInputCredit) as
+// Frame: FrameHeader, then `length` bytes (at most kFramePayloadMax). No checksum: an emulated serial port loses
+// nothing as long as nobody sends more than the other side has room for, and that is what credit is for:
+//   - The host may have kInputWindow bytes of kStartData and kInput under way; the guest returns credit (kInputCredit)
+//   as
 //     the command takes them. Start records count because the guest reads them through the same buffer.
-//   - The guest may have kOutputWindow bytes of each output stream under way; the host returns credit (kOutputCredit) as
+//   - The guest may have kOutputWindow bytes of each output stream under way; the host returns credit (kOutputCredit)
+//   as
 //     its own stdout and stderr take them. So a slow reader stops the command, and nobody buffers without bound.
 // Control frames are few and small; both ends always take them.
 //
-// Order: guest kReady; host kStartData*, kStart; guest kStarted; data both ways; guest kExit, after which the guest powers
-// off. The host sends nothing before kReady: until the guest has set up its port, bytes would be lost. A second kReady
-// means that the guest has restarted. Both sides include this file; a change of meaning changes kProtocolVersion.
+// Order: guest kReady; host kStartData*, kStart; guest kStarted; data both ways; guest kExit, after which the guest
+// powers off. The host sends nothing before kReady: until the guest has set up its port, bytes would be lost. A second
+// kReady means that the guest has restarted. Both sides include this file; a change of meaning changes
+// kProtocolVersion.
 #pragma once
 
 #include <cstddef>
@@ -26,12 +30,12 @@
 namespace tenon::console_protocol {
 
 constexpr uint32_t kProtocolVersion = 1;
-constexpr uint32_t kFrameMagic      = 0x9C4E54C5;  // little endian: C5 54 4E 9C, no valid UTF-8 and no console text
+constexpr uint32_t kFrameMagic = 0x9C4E54C5;  // little endian: C5 54 4E 9C, no valid UTF-8 and no console text
 constexpr uint32_t kFramePayloadMax = 4096;
 // Less than the 64 KiB that Linux's tty layer buffers before it drops input (drivers/tty/tty_buffer.c).
-constexpr uint32_t kInputWindow     = 16 * 1024;
-constexpr uint32_t kOutputWindow    = 64 * 1024;
-constexpr uint32_t kStartRecordMax  = 256 * 1024;
+constexpr uint32_t kInputWindow = 16 * 1024;
+constexpr uint32_t kOutputWindow = 64 * 1024;
+constexpr uint32_t kStartRecordMax = 256 * 1024;
 
 // clang-format off
 enum class FrameType : uint8_t {
@@ -87,9 +91,9 @@ struct SignalNumber {
 };
 
 enum class ExitKind : uint8_t {
-  kExited    = 0,  // value: exit status
+  kExited = 0,     // value: exit status
   kSignalled = 1,  // value: signal number
-  kNotRun    = 2,  // value: errno of execve(2) or of what came before it
+  kNotRun = 2,     // value: errno of execve(2) or of what came before it
 };
 
 struct Exit {
@@ -100,8 +104,8 @@ static_assert(sizeof(Exit) == 5);
 
 enum class StartMode : uint8_t {
   kConsoleShell = 0,  // a login shell on the console; there are no arguments and no data streams
-  kPipes        = 1,  // the command on three pipes
-  kTerminal     = 2,  // the command on a pseudo-terminal that is its stdin, stdout and (see below) stderr
+  kPipes = 1,         // the command on three pipes
+  kTerminal = 2,      // the command on a pseudo-terminal that is its stdin, stdout and (see below) stderr
 };
 
 // The start record: this structure, then strings. Each string is one StartTag character, the text, and a NUL.
@@ -128,12 +132,12 @@ inline FrameHeader make_header(FrameType type, size_t payload_bytes) {
                      .length = static_cast<uint16_t>(payload_bytes)};
 }
 
-/// Cuts a byte stream into frames. The bytes come from the other side of the VM's border: any sequence is taken, bytes that
-/// do not belong to a frame are skipped and counted. Allocates nothing, so that init can use it too.
+/// Cuts a byte stream into frames. The bytes come from the other side of the VM's border: any sequence is taken, bytes
+/// that do not belong to a frame are skipped and counted. Allocates nothing, so that init can use it too.
 class FrameParser {
  public:
-  /// Calls `handle(FrameType, std::span<const uint8_t> payload)` for each frame that `bytes` completes. The type may be one
-  /// that this version does not know; the payload may have any size up to kFramePayloadMax.
+  /// Calls `handle(FrameType, std::span<const uint8_t> payload)` for each frame that `bytes` completes. The type may be
+  /// one that this version does not know; the payload may have any size up to kFramePayloadMax.
   template <typename Handler>
   void feed(std::span<const uint8_t> bytes, Handler&& handle) {
     while (!bytes.empty()) {

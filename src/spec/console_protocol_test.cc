@@ -70,8 +70,8 @@ TEST(ConsoleProtocol, NoiseBetweenFramesIsSkippedAndCounted) {
 TEST(ConsoleProtocol, OversizeLengthIsNotAFrame) {
   FrameHeader header = make_header(FrameType::kOutput, 0);
   header.length = static_cast<uint16_t>(kFramePayloadMax + 1);
-  const std::string stream = std::string(reinterpret_cast<const char*>(&header), sizeof header) +
-                             frame(FrameType::kExit, "12345");
+  const std::string stream =
+      std::string(reinterpret_cast<const char*>(&header), sizeof header) + frame(FrameType::kExit, "12345");
   FrameParser parser;
   const Frames frames = parse_in_pieces(parser, stream, 64);
   ASSERT_EQ(frames.size(), 1u);
