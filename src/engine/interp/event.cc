@@ -1,7 +1,7 @@
 // Delivery of exceptions and interrupts (see event.hh).
 //
-// One attempt either commits completely or leaves a fault pending; deliver() turns that fault into the next event, a double
-// fault or shutdown by SDM Vol. 3 Table 6-5. All checks and pushes come before the first register changes.
+// One attempt either commits completely or leaves a fault pending; deliver() turns that fault into the next event, a
+// double fault or shutdown by SDM Vol. 3 Table 6-5. All checks and pushes come before the first register changes.
 //
 // Source: Intel SDM Vol. 3 chapter 6, 20.1.4 (real mode), 21.2 and 21.3 (virtual-8086 mode), Vol. 2 INT n.
 // Deviation: an interrupt between two iterations of a repeated string instruction pushes RF as it is, not set; software
@@ -25,9 +25,9 @@ struct Event {
   uint8_t vector = 0;
   bool has_error_code = false;
   uint32_t error_code = 0;
-  bool external = true;    // EXT in the error code of faults raised by the delivery (SDM Vol. 3 6.13)
-  bool checks_dpl = false; // INT n, INT3, INTO: the gate's DPL must not be below CPL
-  bool sets_rf = false;    // fault class: the pushed RF is 1 (SDM Vol. 3 18.3.1.1)
+  bool external = true;     // EXT in the error code of faults raised by the delivery (SDM Vol. 3 6.13)
+  bool checks_dpl = false;  // INT n, INT3, INTO: the gate's DPL must not be below CPL
+  bool sets_rf = false;     // fault class: the pushed RF is 1 (SDM Vol. 3 18.3.1.1)
 };
 
 constexpr uint64_t kIdtBit = 2;  // error code: the index is of the IDT

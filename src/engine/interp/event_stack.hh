@@ -1,7 +1,8 @@
-// StackCursor: pushes and pops on a stack that may not be SS:RSP yet, for event delivery, far transfers and task switches.
+// StackCursor: pushes and pops on a stack that may not be SS:RSP yet, for event delivery, far transfers and task
+// switches.
 //
-// Nothing is committed to registers: the caller takes rsp() when everything has succeeded. A push that succeeded before a
-// later one faults leaves bytes below the stack pointer, as the hardware does.
+// Nothing is committed to registers: the caller takes rsp() when everything has succeeded. A push that succeeded before
+// a later one faults leaves bytes below the stack pointer, as the hardware does.
 #pragma once
 
 #include "engine/interp/cpu.hh"
@@ -10,8 +11,8 @@ namespace tenon::interp {
 
 class StackCursor {
  public:
-  /// `flat64`: 64-bit mode, no segment. Otherwise the stack's address size is `stack`'s B flag. `error_code` goes with the
-  /// #SS of a limit violation. `privilege` as in Cpu::load_linear(): kSupervisor for the stack of an inner level.
+  /// `flat64`: 64-bit mode, no segment. Otherwise the stack's address size is `stack`'s B flag. `error_code` goes with
+  /// the #SS of a limit violation. `privilege` as in Cpu::load_linear(): kSupervisor for the stack of an inner level.
   StackCursor(Cpu& cpu, const x86::Segment& stack, uint64_t rsp, bool flat64, Privilege privilege,
               uint32_t error_code = 0)
       : cpu_(cpu), stack_(stack), rsp_(rsp), offset_(rsp), flat64_(flat64), privilege_(privilege), error_(error_code) {}

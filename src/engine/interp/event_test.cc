@@ -79,7 +79,7 @@ TEST(EventLong, InterruptStackTable) {
   Machine machine;
   machine.enter_64({});
   machine.set_gate_64(8, kHandler);
-  machine.poke<uint8_t>(Machine::kIdt + 8 * 16 + 4, 2);       // IST2
+  machine.poke<uint8_t>(Machine::kIdt + 8 * 16 + 4, 2);  // IST2
   machine.poke<uint64_t>(Machine::kTss + 36 + 8, 0x29018);
   Cpu& cpu = prepare(machine);
   cpu.raise(x86::kDoubleFault, 0);
@@ -193,8 +193,7 @@ TEST(EventLong, DoubleFaultTable) {
     }
     deliver_fault(cpu);
     EXPECT_EQ(cpu.rip, kHandler + test.expected * 16) << unsigned{test.first};
-    EXPECT_EQ(stack64(machine, cpu.gpr[x86::kRsp], 0),
-              test.expected == x86::kDoubleFault ? 0u : test.first * 8u + 3);
+    EXPECT_EQ(stack64(machine, cpu.gpr[x86::kRsp], 0), test.expected == x86::kDoubleFault ? 0u : test.first * 8u + 3);
   }
 }
 
@@ -272,7 +271,9 @@ void enter_protected(Machine& machine, bool user) {
   machine.state.gpr[x86::kRsp] = kUserStack;
 }
 
-void set_gate_32(Machine& machine, unsigned vector, uint64_t gate) { machine.poke<uint64_t>(Machine::kIdt + 8 * vector, gate); }
+void set_gate_32(Machine& machine, unsigned vector, uint64_t gate) {
+  machine.poke<uint64_t>(Machine::kIdt + 8 * vector, gate);
+}
 
 TEST(EventProtected, InnerLevelThrough32BitGate) {
   Machine machine;
@@ -342,7 +343,9 @@ void enter_virtual_8086(Machine& machine, unsigned iopl) {
   enter_protected(machine, true);
   machine.state.rflags = x86::kFlagsOne | x86::kVm | x86::kIf | uint64_t{iopl} << 12;
   for (unsigned i = 0; i < x86::kSegmentCount; ++i) {
-    machine.state.segments[i] = {.base = 0x1000u * (i + 1), .limit = 0xffff, .attributes = 0xf3,
+    machine.state.segments[i] = {.base = 0x1000u * (i + 1),
+                                 .limit = 0xffff,
+                                 .attributes = 0xf3,
                                  .selector = static_cast<uint16_t>(0x100 * (i + 1))};
   }
   machine.state.rip = 0x10;
@@ -388,8 +391,8 @@ TEST(EventVirtual8086, VmeRedirectsByBitmap) {
   enter_virtual_8086(machine, 0);
   machine.state.cr4 = x86::kCr4Vme;
   machine.state.rflags |= x86::kVif;
-  machine.poke<uint16_t>(Machine::kTss + 0x66, 0x88);        // I/O map at 88H, redirection map at 68H
-  machine.poke<uint16_t>(0x21 * 4, 0x77);                     // IVT
+  machine.poke<uint16_t>(Machine::kTss + 0x66, 0x88);  // I/O map at 88H, redirection map at 68H
+  machine.poke<uint16_t>(0x21 * 4, 0x77);              // IVT
   machine.poke<uint16_t>(0x21 * 4 + 2, 0x1234);
   set_gate_32(machine, 13, make_gate(0x28, kHandler, 0x8e));
   Cpu& cpu = prepare(machine);

@@ -380,8 +380,8 @@ namespace {
 
 unsigned iopl(const Cpu& cpu) { return static_cast<unsigned>((cpu.system_flags & x86::kIopl) >> 12); }
 
-/// The flags an IRET at this CPL may change (SDM Vol. 2, IRET): IF by IOPL; IOPL, VIF and VIP at CPL 0 only; the upper half
-/// with 32- and 64-bit operands only.
+/// The flags an IRET at this CPL may change (SDM Vol. 2, IRET): IF by IOPL; IOPL, VIF and VIP at CPL 0 only; the upper
+/// half with 32- and 64-bit operands only.
 uint64_t returned_flags(const Cpu& cpu, uint64_t popped, unsigned operand_size) {
   uint64_t writable = x86::kArithmeticFlags | x86::kTf | x86::kDf | x86::kNt;
   if (operand_size != 2) writable |= x86::kRf | x86::kAc | x86::kId;

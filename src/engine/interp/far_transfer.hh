@@ -1,8 +1,8 @@
 // Far JMP, CALL and RET, IRET, in every mode and privilege form.
 //
-// All are an instruction's last act. On entry cpu.rip is the instruction itself (so that a fault points there); on success
-// it is the target. False: a fault is pending and cpu.rip is where it points, which after a task switch may be the new task.
-// Source: Intel SDM Vol. 2 CALL, JMP, RET, IRET; Vol. 3 5.8, 6.12, 6.14, 21.2.
+// All are an instruction's last act. On entry cpu.rip is the instruction itself (so that a fault points there); on
+// success it is the target. False: a fault is pending and cpu.rip is where it points, which after a task switch may be
+// the new task. Source: Intel SDM Vol. 2 CALL, JMP, RET, IRET; Vol. 3 5.8, 6.12, 6.14, 21.2.
 #pragma once
 
 #include "engine/interp/segment.hh"

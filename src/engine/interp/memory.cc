@@ -1,8 +1,9 @@
 // Guest memory access of the interpreter: segmentation checks, the soft TLB's slow paths, MMIO, page crossing.
 //
-// An access is resolved in full (every page translated and permitted) before its first byte moves. A page that lies in RAM
-// gets a soft-TLB entry on the way; its write entry only if PTE.D is set and nothing was ever decoded from the page, so that
-// dirty bits and self-modifying code need no check on the hit path. Physical addresses outside all extents are MMIO.
+// An access is resolved in full (every page translated and permitted) before its first byte moves. A page that lies in
+// RAM gets a soft-TLB entry on the way; its write entry only if PTE.D is set and nothing was ever decoded from the
+// page, so that dirty bits and self-modifying code need no check on the hit path. Physical addresses outside all
+// extents are MMIO.
 //
 // Source: Intel SDM Vol. 3 chapters 4 (paging), 5.3 (limits), 6.15 (#AC, #PF), 18.2 (debug registers), 4.10 (TLBs).
 // Deviation: TLB entries carry no PCID, so every CR3 load drops them, also with bit 63 set: the manual lets a processor
@@ -29,7 +30,7 @@ struct Piece {
   uint64_t gpa = 0;
   std::byte* host = nullptr;  // nullptr: MMIO
   unsigned size_bytes = 0;
-  bool read_only = false;     // ROM: writes are dropped, as on a bus
+  bool read_only = false;  // ROM: writes are dropped, as on a bus
 };
 
 struct Resolved {
@@ -191,8 +192,8 @@ bool raise_segment_fault(Cpu& cpu, SegmentIndex segment) {
   return cpu.raise(segment == kSs ? x86::kStackFault : x86::kGeneralProtection, 0);
 }
 
-/// Alignment that #AC wants of an operand (SDM Vol. 3 Table 6-7). 16- and 32-byte operands are left alone: the aligned SIMD
-/// forms raise #GP themselves, and #AC for the unaligned ones is optional (SDM Vol. 2, MOVUPS).
+/// Alignment that #AC wants of an operand (SDM Vol. 3 Table 6-7). 16- and 32-byte operands are left alone: the aligned
+/// SIMD forms raise #GP themselves, and #AC for the unaligned ones is optional (SDM Vol. 2, MOVUPS).
 unsigned required_alignment(unsigned size_bytes) {
   switch (size_bytes) {
     case 2: return 2;
@@ -238,9 +239,7 @@ bool type_allows(const x86::Segment& segment, Access access) {
   return access == Access::kExecute || !code || read_write_bit;
 }
 
-bool is_protected(const Cpu& cpu) {
-  return (cpu.state.cr0 & x86::kCr0Pe) != 0 && (cpu.system_flags & x86::kVm) == 0;
-}
+bool is_protected(const Cpu& cpu) { return (cpu.state.cr0 & x86::kCr0Pe) != 0 && (cpu.system_flags & x86::kVm) == 0; }
 
 }  // namespace
 
@@ -447,9 +446,7 @@ bool Cpu::store_linear_slow(uint64_t linear, const void* value, unsigned size_by
   return true;
 }
 
-uint64_t linear_space_mask(const Cpu& cpu) {
-  return (cpu.state.efer & x86::kEferLma) != 0 ? ~uint64_t{0} : 0xffffffff;
-}
+uint64_t linear_space_mask(const Cpu& cpu) { return (cpu.state.efer & x86::kEferLma) != 0 ? ~uint64_t{0} : 0xffffffff; }
 
 bool probe_linear_store(Cpu& cpu, uint64_t linear, unsigned size_bytes, Privilege privilege) {
   linear &= linear_space_mask(cpu);
@@ -465,7 +462,8 @@ bool Cpu::translate_fetch(uint64_t linear, Translation& out) {
   if (!x86::is_canonical(linear)) return raise(x86::kGeneralProtection, 0);
   x86::Translation page;
   uint32_t error_code = 0;
-  if (!x86::walk(*memory, paging, linear, page_access(*this, Access::kExecute, Privilege::kCurrent), page, error_code)) {
+  if (!x86::walk(*memory, paging, linear, page_access(*this, Access::kExecute, Privilege::kCurrent), page,
+                 error_code)) {
     state.cr2 = linear;
     return raise(x86::kPageFault, error_code);
   }

@@ -17,7 +17,8 @@ bool segment_limit_allows(const x86::Segment& segment, uint64_t offset, unsigned
 /// Checks that a load would succeed, without the load: CLFLUSH, and MMIO that must not be read.
 bool probe_load(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes);
 
-/// GDT, LDT, IDT, TSS and inner stacks are addressed with 64 bits in IA-32e mode, also from compatibility mode, else with 32.
+/// GDT, LDT, IDT, TSS and inner stacks are addressed with 64 bits in IA-32e mode, also from compatibility mode, else
+/// with 32.
 uint64_t linear_space_mask(const Cpu& cpu);
 /// Cpu::probe_store() for a linear address.
 bool probe_linear_store(Cpu& cpu, uint64_t linear, unsigned size_bytes, Privilege privilege);

@@ -1,6 +1,8 @@
 // Guest memory access through segments, paging and the soft TLB.
 #include "engine/interp/memory.hh"
 
+#include <thread>
+
 #include "engine/interp/system_test_support.hh"
 
 namespace tenon::interp {
@@ -251,6 +253,66 @@ TEST_F(MemoryTest, LimitsAndTypes) {
   cpu.update_mode();
   EXPECT_FALSE(cpu.load<uint32_t>(x86::kSs, 0x1000, value));
   expect_fault(cpu, x86::kStackFault, 0);
+}
+
+TEST_F(MemoryTest, FetchRights) {
+  Cpu& cpu = enter();
+  constexpr uint64_t kXd = uint64_t{1} << 63;
+  machine_.set_page(0x21000, 0x21000 | kP | kW);
+  machine_.set_page(0x22000, 0x22000 | kP | kW | kU | kXd);
+  Translation out;
+  EXPECT_TRUE(cpu.translate_fetch(0x21123, out));
+  EXPECT_EQ(out.gpa.value(), 0x21123u);
+  EXPECT_FALSE(cpu.translate_fetch(0x22123, out));
+  EXPECT_EQ(cpu.state.cr2, 0x22123u);
+  expect_fault(cpu, x86::kPageFault, x86::kPfPresent | x86::kPfFetch);
+  cpu.state.cr4 |= x86::kCr4Smep;
+  cpu.update_mode();
+  EXPECT_FALSE(cpu.translate_fetch(0x20000, out));  // a user page
+  expect_fault(cpu, x86::kPageFault, x86::kPfPresent | x86::kPfFetch);
+  EXPECT_TRUE(cpu.translate_fetch(0x21000, out));
+  EXPECT_FALSE(cpu.translate_fetch(0x800000000000, out));
+  expect_fault(cpu, x86::kGeneralProtection, 0);
+  cpu.state.segments[x86::kSs].attributes |= 0x60;
+  cpu.update_mode();
+  EXPECT_TRUE(cpu.translate_fetch(0x20000, out));
+  EXPECT_FALSE(cpu.translate_fetch(0x21000, out));
+  expect_fault(cpu, x86::kPageFault, x86::kPfPresent | x86::kPfFetch | x86::kPfUser);
+}
+
+GUEST_CODE(split_increments, "64", R"(
+  mov ecx, 3000
+1: lock inc dword ptr [0x20ffe]
+  dec ecx
+  jnz 1b
+)" DONE);
+GUEST_CODE(byte_increments, "64", R"(
+  mov ecx, 300000
+1: lock inc byte ptr [0x21001]
+  dec ecx
+  jnz 1b
+)" DONE);
+
+/// A locked operand across two pages is atomic against other vCPUs, whether they split too or not.
+TEST(SplitLock, AtomicAgainstOtherVcpus) {
+  for (const bool both_split : {true, false}) {
+    Machine machine;
+    machine.enter_64(both_split ? split_increments : byte_increments, 0x12000);
+    const x86::CpuState other_state = machine.state;
+    machine.enter_64(split_increments);
+    VcpuSignal signal;
+    TestIo io;
+    io.signal = &signal;
+    InterpVcpu other(VcpuConfig{.id = VcpuId{1}, .cpuid = machine.cpuid, .signal = &signal}, machine.memory,
+                     machine.clock, machine.safepoint);
+    ASSERT_TRUE(other.prepare());
+    ASSERT_TRUE(other.set_state(other_state));
+    std::thread thread([&] { other.run(io); });
+    machine.run_to_done();
+    thread.join();
+    const uint32_t wanted = both_split ? 6000 : 3000 + (300000u % 256 << 24);
+    EXPECT_EQ(machine.peek<uint32_t>(0x20ffe), wanted);
+  }
 }
 
 }  // namespace

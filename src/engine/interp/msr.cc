@@ -15,6 +15,7 @@ namespace {
 
 using x86::CpuState;
 
+// clang-format off
 enum MsrIndex : uint32_t {
   kPlatformId = 0x17, kEblCrPoweron = 0x2a, kTsc = 0x10, kTscAdjust = 0x3b, kSpecCtrl = 0x48, kPredCmd = 0x49,
   kBiosUpdateTrigger = 0x79, kBiosSignature = 0x8b, kPlatformInfo = 0xce, kMtrrCap = 0xfe, kArchCapabilitiesMsr = 0x10a,
@@ -25,21 +26,22 @@ enum MsrIndex : uint32_t {
   kCstar = 0xc0000083, kFmask = 0xc0000084, kFsBase = 0xc0000100, kGsBase = 0xc0000101, kKernelGsBase = 0xc0000102,
   kTscAux = 0xc0000103,
 };
+// clang-format on
 
 /// What a write must satisfy, else #GP(0).
 enum class Rule : uint8_t {
   kAny,
   kCanonical,
-  kLow32,      // bits 63:32 are reserved
-  kCut32,      // bits 63:32 are ignored
+  kLow32,  // bits 63:32 are reserved
+  kCut32,  // bits 63:32 are ignored
   kPatTypes,
   kReadOnly,
-  kIgnored,    // the write has no effect
+  kIgnored,  // the write has no effect
 };
 
 struct StoredMsr {
   uint32_t index;
-  uint64_t CpuState::* field;
+  uint64_t CpuState::*field;
   Rule rule;
 };
 
@@ -77,7 +79,9 @@ constexpr FixedMsr kFixed[] = {  // sorted by index
 };
 // clang-format on
 
-constexpr bool sorted(const auto& table) { return std::ranges::is_sorted(table, {}, [](auto& row) { return row.index; }); }
+constexpr bool sorted(const auto& table) {
+  return std::ranges::is_sorted(table, {}, [](auto& row) { return row.index; });
+}
 static_assert(sorted(kStored) && sorted(kFixed));
 
 template <typename Row, size_t n>
@@ -169,8 +173,8 @@ bool write_segment_base(Cpu& cpu, SegmentIndex segment, uint64_t value) {
   return true;
 }
 
-constexpr uint64_t kMiscEnableWritable = 1;             // fast strings
-constexpr uint64_t kMiscEnableFixed = 1u << 11 | 1u << 12;  // BTS and PEBS are unavailable
+constexpr uint64_t kMiscEnableWritable = 1;                            // fast strings
+constexpr uint64_t kMiscEnableFixed = 1u << 11 | 1u << 12;             // BTS and PEBS are unavailable
 constexpr uint64_t kMiscEnableIgnored = 1u << 3 | 1u << 7 | 1u << 23;  // thermal, performance monitoring (RO), xTPR
 
 bool write_misc_enable(Cpu& cpu, uint64_t value) {
@@ -198,8 +202,8 @@ bool write_checked(Cpu& cpu, uint64_t& field, uint64_t value, uint64_t valid) {
 }
 
 bool write_special(Cpu& cpu, uint32_t index, uint64_t value) {
-  constexpr uint64_t kBarrier = 1;                    // IBPB
-  constexpr uint64_t kDebugCtlAccepted = 3;           // LBR, BTF
+  constexpr uint64_t kBarrier = 1;           // IBPB
+  constexpr uint64_t kDebugCtlAccepted = 3;  // LBR, BTF
   uint64_t discarded = 0;
   switch (index) {
     case kTsc: return write_tsc(cpu, value);

@@ -1,7 +1,7 @@
 // IN, OUT, INS, OUTS.
 //
-// INS and OUTS do one iteration at a time, each with its own commit: permission, memory check, port, registers. A REP form
-// leaves the instruction between iterations, with RIP still on it, when somebody wants the vCPU's attention.
+// INS and OUTS do one iteration at a time, each with its own commit: permission, memory check, port, registers. A REP
+// form leaves the instruction between iterations, with RIP still on it, when somebody wants the vCPU's attention.
 // Source: Intel SDM Vol. 1 chapter 19 ("Input/Output"), Vol. 2 IN, OUT, INS, OUTS; Vol. 3 18.2.4 (I/O breakpoints).
 #include "engine/interp/segment.hh"
 #include "engine/interp/system_handlers.hh"

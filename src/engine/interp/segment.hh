@@ -16,11 +16,13 @@ constexpr unsigned selector_rpl(uint16_t selector) { return selector & 3u; }
 constexpr bool selector_is_local(uint16_t selector) { return (selector & 4u) != 0; }
 constexpr uint32_t selector_error(uint16_t selector) { return selector & 0xfffcu; }
 
+// clang-format off
 /// Types of system descriptors (SDM Vol. 3 Table 3-2).
 enum SystemType : uint8_t {
   kTss16Available = 1, kLdt = 2, kTss16Busy = 3, kCallGate16 = 4, kTaskGate = 5, kInterruptGate16 = 6, kTrapGate16 = 7,
   kTss32Available = 9, kTss32Busy = 11, kCallGate32 = 12, kInterruptGate32 = 14, kTrapGate32 = 15,
 };
+// clang-format on
 
 /// A descriptor as it stands in memory: 8 bytes, or 16 for system descriptors in IA-32e mode.
 struct Descriptor {
@@ -58,9 +60,9 @@ struct Gate {
 
 Gate unpack_gate(uint64_t low, uint64_t high, bool ia32e);
 
-bool in_protected_mode(const Cpu& cpu);   // PE, not virtual-8086
+bool in_protected_mode(const Cpu& cpu);  // PE, not virtual-8086
 bool in_virtual_8086(const Cpu& cpu);
-bool in_ia32e_mode(const Cpu& cpu);       // EFER.LMA
+bool in_ia32e_mode(const Cpu& cpu);  // EFER.LMA
 
 /// The parts of update_mode() that a data segment load and a change of EFLAGS.AC need.
 void update_window(Cpu& cpu, SegmentIndex segment);
@@ -85,7 +87,8 @@ void set_real_segment(Cpu& cpu, SegmentIndex segment, uint16_t selector);
 void set_virtual_8086_segment(Cpu& cpu, SegmentIndex segment, uint16_t selector);
 /// A null selector in a data segment register, or in SS in 64-bit mode, where `dpl` is kept as the CPL.
 x86::Segment null_segment(uint16_t selector, unsigned dpl = 0);
-/// After a return to an outer level: ES, DS, FS, GS that the new CPL may not use become null (SDM Vol. 2, IRET and RET).
+/// After a return to an outer level: ES, DS, FS, GS that the new CPL may not use become null (SDM Vol. 2, IRET and
+/// RET).
 void drop_privileged_segments(Cpu& cpu);
 
 }  // namespace tenon::interp

@@ -12,7 +12,8 @@ using x86::Operand;
 
 void set_zf(Cpu& cpu, bool value) {
   constexpr uint16_t kZfInAx = 1u << 14;  // AH holds SF ZF - AF - PF - CF
-  cpu.arithmetic_flags = static_cast<uint16_t>(value ? cpu.arithmetic_flags | kZfInAx : cpu.arithmetic_flags & ~kZfInAx);
+  cpu.arithmetic_flags =
+      static_cast<uint16_t>(value ? cpu.arithmetic_flags | kZfInAx : cpu.arithmetic_flags & ~kZfInAx);
 }
 
 /// Loads a segment register and whatever is derived from it. SS starts the shadow (SDM Vol. 3 6.8.3).
@@ -132,8 +133,7 @@ bool ltr(Cpu& cpu, const Step* step) {
   Descriptor descriptor;
   if (!read_descriptor(cpu, selector, x86::kGeneralProtection, descriptor)) return false;
   const bool ia32e = in_ia32e_mode(cpu);
-  const bool available =
-      descriptor.is_system(kTss32Available) || (!ia32e && descriptor.is_system(kTss16Available));
+  const bool available = descriptor.is_system(kTss32Available) || (!ia32e && descriptor.is_system(kTss16Available));
   if (!available) return cpu.raise(x86::kGeneralProtection, error);
   if (!descriptor.present()) return cpu.raise(x86::kSegmentNotPresent, error);
   if (ia32e && !read_descriptor_high(cpu, x86::kGeneralProtection, descriptor)) return false;
@@ -151,9 +151,7 @@ bool sldt(Cpu& cpu, const Step* step) {
   return umip_allows(cpu) && write_rm_or_m16(cpu, step, cpu.state.ldtr.selector);
 }
 
-bool str(Cpu& cpu, const Step* step) {
-  return umip_allows(cpu) && write_rm_or_m16(cpu, step, cpu.state.tr.selector);
-}
+bool str(Cpu& cpu, const Step* step) { return umip_allows(cpu) && write_rm_or_m16(cpu, step, cpu.state.tr.selector); }
 
 // --- LAR, LSL, VERR, VERW, ARPL: a descriptor that may not be used clears ZF instead of faulting.
 

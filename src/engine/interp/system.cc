@@ -1,7 +1,7 @@
 // The system family: which handler does which instruction, the checks they share, and the small ones.
 //
-// Three ways to end an instruction: the trace goes on (nothing that decoding or translation depends on has changed), it is
-// left for the next instruction, or the body has set rip itself (far transfers).
+// Three ways to end an instruction: the trace goes on (nothing that decoding or translation depends on has changed), it
+// is left for the next instruction, or the body has set rip itself (far transfers).
 #include <atomic>
 
 #include "engine/interp/families.hh"
@@ -274,8 +274,8 @@ Handler system_handler(const Insn& insn, x86::CodeSize) {
 void system_attach(Cpu& cpu) {
   cpu.limits = x86::cpu_limits(cpu.cpuid);
   cpu.features = x86::exposed_features(cpu.cpuid);
-  // VMCALL and VMMCALL are the hypercalls of a guest that sees neither VMX nor SVM. The rest of both sets has no handler,
-  // which is #UD.
+  // VMCALL and VMMCALL are the hypercalls of a guest that sees neither VMX nor SVM. The rest of both sets has no
+  // handler, which is #UD.
   cpu.features.set(static_cast<size_t>(x86::Feature::kVmx));
   cpu.features.set(static_cast<size_t>(x86::Feature::kSvm));
 }

@@ -72,8 +72,8 @@ bool write_cr4(Cpu& cpu, uint64_t value) {
   constexpr uint64_t kReloads = x86::kCr4Pae | x86::kCr4Pge | x86::kCr4Pse | x86::kCr4Smep;  // SDM Vol. 3 4.4.1
   if (uses_pdptes(state, state.cr0, value) && (changed & kReloads) != 0 && !reload_pdptes(cpu, state.cr3)) return false;
   state.cr4 = value;
-  constexpr uint64_t kTranslation = x86::kCr4Pae | x86::kCr4Pge | x86::kCr4Pse | x86::kCr4Smep | x86::kCr4Smap |
-                                    x86::kCr4Pcide;
+  constexpr uint64_t kTranslation =
+      x86::kCr4Pae | x86::kCr4Pge | x86::kCr4Pse | x86::kCr4Smep | x86::kCr4Smap | x86::kCr4Pcide;
   cpu.update_mode();
   if ((changed & kTranslation) != 0) cpu.flush_tlb(false);
   return true;
@@ -197,7 +197,8 @@ void mov_to_dr(Cpu& cpu, const Step* step) {
 // --- Invalidation.
 
 bool invlpg(Cpu& cpu, const Step* step) {
-  // The linear address is taken without limit or canonical checks; a non-canonical one does nothing (SDM Vol. 2, INVLPG).
+  // The linear address is taken without limit or canonical checks; a non-canonical one does nothing (SDM Vol. 2,
+  // INVLPG).
   const Insn& insn = step->insn;
   const bool based = !cpu.in_long_mode || insn.segment >= x86::kFs;
   const uint64_t base = based ? cpu.state.segments[insn.segment].base : 0;

@@ -57,9 +57,7 @@ inline void write_edx_eax(Cpu& cpu, uint64_t value) {
 inline uint64_t guest_tsc(const Cpu& cpu) { return cpu.clock->now_tsc() + cpu.state.tsc_offset; }
 
 /// CR4.UMIP hides descriptor tables and CR0 from CPL 1-3 (SDM Vol. 3 2.5).
-inline bool umip_allows(Cpu& cpu) {
-  return (cpu.state.cr4 & x86::kCr4Umip) == 0 || cpu.cpl == 0 || raise_gp0(cpu);
-}
+inline bool umip_allows(Cpu& cpu) { return (cpu.state.cr4 & x86::kCr4Umip) == 0 || cpu.cpl == 0 || raise_gp0(cpu); }
 
 // --- segment_instruction.cc
 Body mov_to_segment, mov_from_segment, push_segment, pop_segment, load_far_pointer;

@@ -13,18 +13,18 @@ using x86::kSs;
 
 /// Byte offsets in a TSS (SDM Vol. 3 Figures 8-2 and 8-10).
 struct TssLayout {
-  unsigned size_bytes;     // the least limit is one less
-  unsigned word;           // 4 or 2
-  unsigned cr3;            // 0: none
-  unsigned ip;             // then flags and the eight general registers, each `word` bytes
-  unsigned selectors;      // ES, CS, SS, DS (FS, GS), each in `word` bytes
+  unsigned size_bytes;  // the least limit is one less
+  unsigned word;        // 4 or 2
+  unsigned cr3;         // 0: none
+  unsigned ip;          // then flags and the eight general registers, each `word` bytes
+  unsigned selectors;   // ES, CS, SS, DS (FS, GS), each in `word` bytes
   unsigned selector_count;
   unsigned ldt;
 };
-constexpr TssLayout kTss32 = {.size_bytes = 104, .word = 4, .cr3 = 0x1c, .ip = 0x20, .selectors = 0x48,
-                              .selector_count = 6, .ldt = 0x60};
-constexpr TssLayout kTss16 = {.size_bytes = 44, .word = 2, .cr3 = 0, .ip = 0x0e, .selectors = 0x22,
-                              .selector_count = 4, .ldt = 0x2a};
+constexpr TssLayout kTss32 = {
+    .size_bytes = 104, .word = 4, .cr3 = 0x1c, .ip = 0x20, .selectors = 0x48, .selector_count = 6, .ldt = 0x60};
+constexpr TssLayout kTss16 = {
+    .size_bytes = 44, .word = 2, .cr3 = 0, .ip = 0x0e, .selectors = 0x22, .selector_count = 4, .ldt = 0x2a};
 constexpr unsigned kTss32TrapWord = 0x64;
 constexpr unsigned kTss32IoBase = 0x66;
 constexpr unsigned kTssGprCount = 8;

@@ -29,16 +29,18 @@ class TaskSwitchTest : public testing::Test {
     put32(0x1c, 0xabcdef000);  // CR3: not loaded without paging
     put32(0x20, 0x5000);
     put32(0x24, 0x2 | x86::kCf);
-    put32(0x28, 0xa);          // EAX
-    put32(0x34, 0xb);          // EBX
-    put32(0x38, 0x2e000);      // ESP
+    put32(0x28, 0xa);      // EAX
+    put32(0x34, 0xb);      // EBX
+    put32(0x38, 0x2e000);  // ESP
     const uint32_t selectors[] = {0x10, 0x28, 0x10, 0x10, 0, 0x10};
     for (unsigned i = 0; i < 6; ++i) put32(0x48 + 4 * i, selectors[i]);
     put32(0x60, 0);
     put32(0x64, 0);
     return prepare(machine_);
   }
-  void put32(uint64_t offset, uint64_t value) { machine_.poke<uint32_t>(kNewTss + offset, static_cast<uint32_t>(value)); }
+  void put32(uint64_t offset, uint64_t value) {
+    machine_.poke<uint32_t>(kNewTss + offset, static_cast<uint32_t>(value));
+  }
   uint8_t type_of(uint16_t selector) { return machine_.peek<uint8_t>(Machine::kGdt + selector + 5) & 0xf; }
   Machine machine_;
 };
@@ -114,11 +116,11 @@ TEST_F(TaskSwitchTest, BadSegmentsFaultInTheNewTask) {
     uint32_t error;
   };
   const Case cases[] = {
-      {0x4c, 0, x86::kInvalidTss, 0},                 // CS null
-      {0x4c, 0x10, x86::kInvalidTss, 0x10},           // CS is data
-      {0x50, 0x18, x86::kInvalidTss, 0x18},           // SS of another level
-      {0x54, 0x68, x86::kInvalidTss, 0x68},           // DS beyond the GDT
-      {0x60, 0x28, x86::kInvalidTss, 0x28},           // LDT is code
+      {0x4c, 0, x86::kInvalidTss, 0},        // CS null
+      {0x4c, 0x10, x86::kInvalidTss, 0x10},  // CS is data
+      {0x50, 0x18, x86::kInvalidTss, 0x18},  // SS of another level
+      {0x54, 0x68, x86::kInvalidTss, 0x68},  // DS beyond the GDT
+      {0x60, 0x28, x86::kInvalidTss, 0x28},  // LDT is code
   };
   for (const Case& test : cases) {
     Cpu& cpu = enter();

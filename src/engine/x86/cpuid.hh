@@ -2,8 +2,8 @@
 //
 // One constexpr table (leaf, register, bit, name, Feature, executed by the host?) drives everything: the leaves, the
 // Feature set that decides #UD, and the names for feature selection. Instructions that an engine runs as the host's own
-// are exposed only where the host has them. The model is a Sapphire Rapids server part: not in any kernel's list of models
-// that need page-table isolation, and IA32_ARCH_CAPABILITIES (kArchCapabilities) says the rest.
+// are exposed only where the host has them. The model is a Sapphire Rapids server part: not in any kernel's list of
+// models that need page-table isolation, and IA32_ARCH_CAPABILITIES (kArchCapabilities) says the rest.
 //
 // Source: Intel SDM Vol. 2, CPUID; Vol. 4 chapter 2 for the MSRs.
 // Not exposed, on purpose: TSX, CET, AMX, LA57, protection keys, MONITOR, performance monitoring, AVX-512, VMX, SGX.
@@ -29,22 +29,21 @@ constexpr char kBrandString[48] = "Tenon virtual CPU";
 
 /// IA32_ARCH_CAPABILITIES (SDM Vol. 4 Table 2-2, MSR 10AH): software engines run no guest code speculatively on shared
 /// state that the guest could train, so every published weakness is absent.
-constexpr uint64_t kArchCapabilities =
-    1ull << 0      // RDCL_NO
-    | 1ull << 1    // IBRS_ALL
-    | 1ull << 3    // SKIP_L1DFL_VMENTRY
-    | 1ull << 4    // SSB_NO
-    | 1ull << 5    // MDS_NO
-    | 1ull << 6    // IF_PSCHANGE_MC_NO
-    | 1ull << 8    // TAA_NO
-    | 1ull << 13   // SBDR_SSDP_NO
-    | 1ull << 14   // FBSDP_NO
-    | 1ull << 15   // PSDP_NO
-    | 1ull << 20   // BHI_NO
-    | 1ull << 24   // PBRSB_NO
-    | 1ull << 26   // GDS_NO
-    | 1ull << 27   // RFDS_NO
-    | 1ull << 62;  // ITS_NO
+constexpr uint64_t kArchCapabilities = 1ull << 0      // RDCL_NO
+                                       | 1ull << 1    // IBRS_ALL
+                                       | 1ull << 3    // SKIP_L1DFL_VMENTRY
+                                       | 1ull << 4    // SSB_NO
+                                       | 1ull << 5    // MDS_NO
+                                       | 1ull << 6    // IF_PSCHANGE_MC_NO
+                                       | 1ull << 8    // TAA_NO
+                                       | 1ull << 13   // SBDR_SSDP_NO
+                                       | 1ull << 14   // FBSDP_NO
+                                       | 1ull << 15   // PSDP_NO
+                                       | 1ull << 20   // BHI_NO
+                                       | 1ull << 24   // PBRSB_NO
+                                       | 1ull << 26   // GDS_NO
+                                       | 1ull << 27   // RFDS_NO
+                                       | 1ull << 62;  // ITS_NO
 
 enum class CpuidRegister : uint8_t { kEax, kEbx, kEcx, kEdx };
 
@@ -62,7 +61,8 @@ std::span<const CpuidFeature> cpuid_features();
 
 using FeatureSet = std::bitset<static_cast<size_t>(Feature::kCount)>;
 
-/// The leaves a software engine can run on this host, without topology (0BH, 1FH, APIC IDs), TSC frequency and personality.
+/// The leaves a software engine can run on this host, without topology (0BH, 1FH, APIC IDs), TSC frequency and
+/// personality.
 Result<std::vector<CpuidEntry>> software_engine_cpuid();
 
 /// Fills leaves 15H and 16H: the TSC as a multiple of the crystal clock, which also drives the local APIC timer.
@@ -80,7 +80,7 @@ FeatureSet exposed_features(std::span<const CpuidEntry> table);
 
 /// What the exposed features allow in registers; computed once for each vCPU.
 struct CpuLimits {
-  uint64_t cr4_valid = 0;    // bits that may be set
+  uint64_t cr4_valid = 0;  // bits that may be set
   uint64_t efer_valid = 0;
   uint64_t xcr0_valid = 1;
   uint64_t xss_valid = 0;

@@ -49,11 +49,11 @@ TEST(Cpuid, LeavesOutOfRangeAnswerLikeTheHighestBasicLeaf) {
 TEST(Cpuid, ForbiddenFeaturesAreAbsent) {
   const auto rows = table();
   const CpuidResult one = look_up_cpuid(rows, 1, 0), seven = look_up_cpuid(rows, 7, 0);
-  EXPECT_EQ(one.ecx & (1u << 3 | 1u << 5 | 1u << 15), 0u);                     // MONITOR, VMX, PDCM
-  EXPECT_EQ(seven.ebx & (1u << 4 | 1u << 11 | 1u << 14 | 1u << 16), 0u);        // HLE, RTM, MPX, AVX512F
-  EXPECT_EQ(seven.ecx & (1u << 3 | 1u << 7 | 1u << 16), 0u);                    // PKU, CET_SS, LA57
-  EXPECT_EQ(seven.edx & (1u << 20 | 1u << 22 | 1u << 24 | 1u << 25), 0u);       // CET_IBT, AMX
-  EXPECT_EQ(look_up_cpuid(rows, 0xa, 0).eax, 0u);                               // performance monitoring
+  EXPECT_EQ(one.ecx & (1u << 3 | 1u << 5 | 1u << 15), 0u);                 // MONITOR, VMX, PDCM
+  EXPECT_EQ(seven.ebx & (1u << 4 | 1u << 11 | 1u << 14 | 1u << 16), 0u);   // HLE, RTM, MPX, AVX512F
+  EXPECT_EQ(seven.ecx & (1u << 3 | 1u << 7 | 1u << 16), 0u);               // PKU, CET_SS, LA57
+  EXPECT_EQ(seven.edx & (1u << 20 | 1u << 22 | 1u << 24 | 1u << 25), 0u);  // CET_IBT, AMX
+  EXPECT_EQ(look_up_cpuid(rows, 0xa, 0).eax, 0u);                          // performance monitoring
 }
 
 TEST(Cpuid, CachesEndWithANullEntry) {

@@ -89,13 +89,14 @@ uint32_t access_bits(const PagingMode& mode, PageAccess access) {
 
 /// Shape of one level of a table.
 struct Level {
-  uint8_t shift;         // lowest linear-address bit that indexes it
+  uint8_t shift;  // lowest linear-address bit that indexes it
   uint8_t index_bits;
-  bool may_be_leaf;      // bit 7 makes it map a page
+  bool may_be_leaf;  // bit 7 makes it map a page
   bool is_last;
 };
 
-constexpr std::array<Level, 4> k4LevelTables = {{{39, 9, false, false}, {30, 9, true, false}, {21, 9, true, false}, {12, 9, false, true}}};
+constexpr std::array<Level, 4> k4LevelTables = {
+    {{39, 9, false, false}, {30, 9, true, false}, {21, 9, true, false}, {12, 9, false, true}}};
 constexpr std::array<Level, 2> k32BitTables = {{{22, 10, true, false}, {12, 10, false, true}}};
 
 /// Reserved bits of an 8-byte entry (SDM Vol. 3 4.4.2, 4.5.4; Tables 4-9 to 4-11 and 4-15 to 4-20).

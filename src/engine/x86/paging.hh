@@ -1,9 +1,10 @@
 // Paging: linear to guest physical addresses, as the page walker of an Intel CPU does it.
 //
-// Shared by every software engine: the walker takes guest memory and a small PagingMode, touches no CPU state, and reports a
-// fault as the error code of #PF. Accessed and dirty bits are set with compare-exchange on guest RAM, because other vCPUs
-// walk and change the same tables at the same moment; where an entry changed under the walk, the walk starts again.
-// An entry that is not in RAM reads as all-ones, like any unclaimed address; entries in ROM keep their A and D bits.
+// Shared by every software engine: the walker takes guest memory and a small PagingMode, touches no CPU state, and
+// reports a fault as the error code of #PF. Accessed and dirty bits are set with compare-exchange on guest RAM, because
+// other vCPUs walk and change the same tables at the same moment; where an entry changed under the walk, the walk
+// starts again. An entry that is not in RAM reads as all-ones, like any unclaimed address; entries in ROM keep their A
+// and D bits.
 //
 // Source: Intel SDM Vol. 3 chapter 4 (revision 080 and later: "Paging").
 // Not implemented: 5-level paging, protection keys, shadow stacks, HLAT. Memory types (PAT, PCD, PWT) have no effect.
@@ -22,25 +23,25 @@ enum class PagingKind : uint8_t { kNone, k32Bit, kPae, k4Level };
 
 /// Bits of the #PF error code (SDM Vol. 3 4.7, Figure 4-12).
 enum PageFaultBits : uint32_t {
-  kPfPresent  = 1u << 0,  // protection violation or reserved bit; clear: not present
-  kPfWrite    = 1u << 1,
-  kPfUser     = 1u << 2,
+  kPfPresent = 1u << 0,  // protection violation or reserved bit; clear: not present
+  kPfWrite = 1u << 1,
+  kPfUser = 1u << 2,
   kPfReserved = 1u << 3,
-  kPfFetch    = 1u << 4,
+  kPfFetch = 1u << 4,
 };
 
 /// What of the control registers decides a walk. Made by paging_mode() whenever CR0, CR3, CR4 or EFER change.
 struct PagingMode {
   PagingKind kind = PagingKind::kNone;
-  bool no_execute = false;        // EFER.NXE, where entries are 64 bits wide
-  bool write_protect = false;     // CR0.WP
-  bool large_pages = false;       // CR4.PSE (32-bit paging only)
+  bool no_execute = false;     // EFER.NXE, where entries are 64 bits wide
+  bool write_protect = false;  // CR0.WP
+  bool large_pages = false;    // CR4.PSE (32-bit paging only)
   bool smep = false;
   bool smap = false;
-  bool global_pages = false;      // CR4.PGE
-  bool gigabyte_pages = true;     // CPUID.80000001H:EDX.Page1GB
-  uint8_t physical_bits = 39;     // MAXPHYADDR
-  uint64_t root = 0;              // CR3
+  bool global_pages = false;        // CR4.PGE
+  bool gigabyte_pages = true;       // CPUID.80000001H:EDX.Page1GB
+  uint8_t physical_bits = 39;       // MAXPHYADDR
+  uint64_t root = 0;                // CR3
   std::array<uint64_t, 4> pdpte{};  // PAE: the registers loaded at MOV CR3 (SDM Vol. 3 4.4.1)
 };
 
@@ -55,17 +56,17 @@ struct PageAccess {
 };
 
 struct Translation {
-  uint64_t gpa = 0;               // of the very address asked for
+  uint64_t gpa = 0;                // of the very address asked for
   uint64_t page_size = kPageSize;  // of the mapping: 4K, 2M, 4M, 1G
-  bool writable = true;           // R/W of all levels, before CR0.WP
-  bool user = true;               // U/S of all levels
-  bool no_execute = false;        // XD of any level
+  bool writable = true;            // R/W of all levels, before CR0.WP
+  bool user = true;                // U/S of all levels
+  bool no_execute = false;         // XD of any level
   bool global = false;
-  bool dirty = true;              // the leaf's D after this walk
+  bool dirty = true;  // the leaf's D after this walk
 };
 
-/// Walks for one access to `linear` (canonical; bits 63:32 clear outside IA-32e mode). On success the A bits of the entries
-/// used are set, D too for a write. Otherwise `error_code` is #PF's and no entry has changed.
+/// Walks for one access to `linear` (canonical; bits 63:32 clear outside IA-32e mode). On success the A bits of the
+/// entries used are set, D too for a write. Otherwise `error_code` is #PF's and no entry has changed.
 bool walk(GuestMemory& memory, const PagingMode& mode, uint64_t linear, PageAccess access, Translation& out,
           uint32_t& error_code);
 

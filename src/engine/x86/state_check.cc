@@ -17,8 +17,8 @@ constexpr uint64_t kCr4Valid = kCr4Vme | kCr4Pvi | kCr4Tsd | kCr4De | kCr4Pse | 
                                kCr4Osfxsr | kCr4Osxmmexcpt | kCr4Umip | kCr4Fsgsbase | kCr4Pcide | kCr4Osxsave |
                                kCr4Smep | kCr4Smap;
 constexpr uint64_t kEferValid = kEferSce | kEferLme | kEferLma | kEferNxe;
-constexpr uint64_t kRflagsValid = kArithmeticFlags | kFlagsOne | kTf | kIf | kDf | kIopl | kNt | kRf | kVm | kAc | kVif |
-                                  kVip | kId;
+constexpr uint64_t kRflagsValid =
+    kArithmeticFlags | kFlagsOne | kTf | kIf | kDf | kIopl | kNt | kRf | kVm | kAc | kVif | kVip | kId;
 
 std::unexpected<Error> bad(std::string_view name, uint64_t value, std::string_view rule) {
   return fail(ErrorCode::kInvalidArgument,
@@ -46,7 +46,8 @@ Result<void> check_control_registers(const CpuState& state) {
   if (paging && !protected_mode) return bad("cr0", state.cr0, "PG without PE");
   if ((state.cr0 & kCr0Nw) != 0 && (state.cr0 & kCr0Cd) == 0) return bad("cr0", state.cr0, "NW without CD");
   // SDM Vol. 3 10.8.5: LMA is LME AND PG, and IA-32e mode needs PAE.
-  if (long_mode != (paging && (state.efer & kEferLme) != 0)) return bad("efer", state.efer, "LMA is not LME AND CR0.PG");
+  if (long_mode != (paging && (state.efer & kEferLme) != 0))
+    return bad("efer", state.efer, "LMA is not LME AND CR0.PG");
   if (long_mode && (state.cr4 & kCr4Pae) == 0) return bad("cr4", state.cr4, "IA-32e mode without PAE");
   if ((state.cr4 & kCr4Pcide) != 0 && !long_mode) return bad("cr4", state.cr4, "PCIDE outside IA-32e mode");
   return {};
