@@ -65,12 +65,12 @@ Result<std::unique_ptr<Board>> Board::create(const BoardConfig& config) {
 Result<void> Board::make_cpuid() {
   const std::vector<CpuidEntry> supported = TRY(config_.engine->supported_cpuid());
   physical_address_bits_ = tenon::physical_address_bits(supported);
-  personality_ = make_personality(config_.personality,
-                                  {.memory = &memory_,
-                                   .clock = config_.clock,
-                                   .vcpus = config_.vcpus,
-                                   .apic_timer_hz = apic::kTimerHz,
-                                   .has_own_local_apics = config_.engine->in_kernel_interrupts() == nullptr});
+  personality_ =
+      make_personality(config_.personality, {.memory = &memory_,
+                                             .clock = config_.clock,
+                                             .vcpus = config_.vcpus,
+                                             .apic_timer_hz = apic::kTimerHz,
+                                             .has_own_local_apics = config_.engine->in_kernel_interrupts() == nullptr});
   const CpuidConfig cpuid{.vcpus = config_.vcpus, .tsc_hz = config_.clock->tsc_hz(), .apic_timer_hz = apic::kTimerHz};
   for (uint32_t id = 0; id < config_.vcpus; ++id)
     cpuid_.push_back(make_cpuid_table(supported, personality_->cpuid(), cpuid, VcpuId{id}));
@@ -110,8 +110,8 @@ void Board::make_chips() {
   pci_host_->set_reset_control(*reset_control_);
   lpc_bridge_ = std::make_unique<LpcBridge>(AcpiPm::kBase);
 
-  devices_ = {personality_.get(), rtc_.get(),        acpi_pm_.get(),   i8042_.get(),    reset_control_.get(),
-              debug_exit_.get(),  post_code_.get(),  pci_host_.get(),  lpc_bridge_.get()};
+  devices_ = {personality_.get(), rtc_.get(),       acpi_pm_.get(),  i8042_.get(),     reset_control_.get(),
+              debug_exit_.get(),  post_code_.get(), pci_host_.get(), lpc_bridge_.get()};
   for (const auto& uart : uarts_) devices_.push_back(uart.get());
   if (chips_) std::ranges::copy(chips_->devices(), std::back_inserter(devices_));
 }
@@ -141,7 +141,8 @@ void Board::set_cmos_memory_size() {
     uint8_t index;  // of the low byte; the high byte follows
     uint16_t value;
   };
-  for (const Row row : {Row{0x15, kBaseKib}, Row{0x17, extended_kib}, Row{0x30, extended_kib}, Row{0x34, above_16m_units}}) {
+  for (const Row row :
+       {Row{0x15, kBaseKib}, Row{0x17, extended_kib}, Row{0x30, extended_kib}, Row{0x34, above_16m_units}}) {
     rtc_->set_memory(row.index, static_cast<uint8_t>(row.value));
     rtc_->set_memory(static_cast<uint8_t>(row.index + 1), static_cast<uint8_t>(row.value >> 8));
   }

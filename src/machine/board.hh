@@ -1,7 +1,7 @@
 // Board: a Q35-like PC around an engine. Memory, buses, chips and their wiring, for any number of vCPUs.
 //
-// The board knows devices and interrupts, not lifecycle: threads, start, reset and end are machine.hh's. With an engine that
-// has interrupt controllers in the kernel, ours are left out and device interrupts go to the engine's.
+// The board knows devices and interrupts, not lifecycle: threads, start, reset and end are machine.hh's. With an engine
+// that has interrupt controllers in the kernel, ours are left out and device interrupts go to the engine's.
 #pragma once
 
 #include <array>

@@ -57,7 +57,8 @@ void add_topology(Table& table, uint32_t vcpus, uint32_t id) {
   }
 }
 
-/// The closest fraction to `numerator` / `denominator` with a numerator of at most `numerator_max` (continued fraction).
+/// The closest fraction to `numerator` / `denominator` with a numerator of at most `numerator_max` (continued
+/// fraction).
 struct Fraction {
   uint64_t numerator = 0;
   uint64_t denominator = 1;
@@ -88,7 +89,9 @@ void set_frequencies(Table& table, const CpuidConfig& config) {
   if (config.tsc_hz == 0 || config.apic_timer_hz == 0 || leaf_max < 0x15) return;
   const uint64_t crystal_khz = config.apic_timer_hz / 1000;
   const Fraction ratio = closest_fraction(config.tsc_hz, config.apic_timer_hz, UINT32_MAX / crystal_khz);
-  table.push_back({0x15, 0, false,
+  table.push_back({0x15,
+                   0,
+                   false,
                    {.eax = static_cast<uint32_t>(ratio.denominator),
                     .ebx = static_cast<uint32_t>(ratio.numerator),
                     .ecx = static_cast<uint32_t>(config.apic_timer_hz)}});

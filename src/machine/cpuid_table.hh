@@ -10,7 +10,7 @@
 namespace tenon {
 
 struct CpuidConfig {
-  uint32_t vcpus = 1;         // one package, one thread a core
+  uint32_t vcpus = 1;  // one package, one thread a core
   uint64_t tsc_hz = 0;
   uint64_t apic_timer_hz = 0;  // the core crystal clock
 };

@@ -15,8 +15,8 @@ struct EngineChoice {
   std::string reason;  // one clause for the start-up line; empty where the user asked for this engine
 };
 
-/// `name` is "auto", "kvm" or "interp". "auto" takes KVM where the self-test passes on it and ring 0 runs at least five times
-/// as fast as on the interpreter.
+/// `name` is "auto", "kvm" or "interp". "auto" takes KVM where the self-test passes on it and ring 0 runs at least five
+/// times as fast as on the interpreter.
 Result<EngineChoice> choose_engine(std::string_view name);
 
 }  // namespace tenon

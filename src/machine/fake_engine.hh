@@ -11,7 +11,8 @@
 
 namespace tenon {
 
-/// What a vCPU "executes" each time it is run: call-outs on `io`, then how it halts. `stop` turns true on request_stop().
+/// What a vCPU "executes" each time it is run: call-outs on `io`, then how it halts. `stop` turns true on
+/// request_stop().
 using FakeGuest = std::function<Halt(VcpuId id, CpuIo& io, const std::atomic<bool>& stop)>;
 
 /// Waits for a stop, as a guest in HLT does.

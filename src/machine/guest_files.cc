@@ -19,7 +19,8 @@ std::string file_name(const std::string& path) { return path.substr(path.find_la
 
 }  // namespace
 
-Result<GuestFiles> GuestFiles::load(const std::string& kernel_path, const std::vector<Module>& modules, BootRequest request) {
+Result<GuestFiles> GuestFiles::load(const std::string& kernel_path, const std::vector<Module>& modules,
+                                    BootRequest request) {
   GuestFiles files;
   files.contents_.reserve(1 + modules.size());
   files.contents_.push_back(TRY(read_file(kernel_path, kKernelSizeMax)));

@@ -20,7 +20,8 @@ class GuestFiles {
   };
 
   /// `request` has everything but the files' bytes and names.
-  static Result<GuestFiles> load(const std::string& kernel_path, const std::vector<Module>& modules, BootRequest request);
+  static Result<GuestFiles> load(const std::string& kernel_path, const std::vector<Module>& modules,
+                                 BootRequest request);
 
   const BootImage& image() const { return image_; }
 

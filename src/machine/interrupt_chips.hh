@@ -1,9 +1,9 @@
-// InterruptChips: our own interrupt controllers, for engines that bring none: a local APIC a vCPU, one IOAPIC, the pair of
-// 8259s, and the 8254 whose interrupt they share.
+// InterruptChips: our own interrupt controllers, for engines that bring none: a local APIC a vCPU, one IOAPIC, the pair
+// of 8259s, and the 8254 whose interrupt they share.
 //
 // It is also the router between global system interrupts and pins. ISA interrupts reach both controllers and the guest
-// masks one of them. GSI 2 is the 8254: pin 2 of the IOAPIC, input 0 of the 8259 (the MADT's interrupt source override).
-// Scaling: MSIs go straight to the APIC bus, without a lock here.
+// masks one of them. GSI 2 is the 8254: pin 2 of the IOAPIC, input 0 of the 8259 (the MADT's interrupt source
+// override). Scaling: MSIs go straight to the APIC bus, without a lock here.
 #pragma once
 
 #include <memory>

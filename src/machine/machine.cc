@@ -20,8 +20,8 @@ Result<PersonalityKind> parse_personality(const std::string& name) {
   return fail(ErrorCode::kInvalidArgument, fmt::format("personality \"{}\": choose kvm or none", name));
 }
 
-/// Memory types as firmware leaves them on every CPU: write-back, but uncached in the hole below 4 GiB (SDM Vol. 3 12.11).
-/// Linux gives up the PAT where MTRRs are off.
+/// Memory types as firmware leaves them on every CPU: write-back, but uncached in the hole below 4 GiB (SDM Vol.
+/// 3 12.11). Linux gives up the PAT where MTRRs are off.
 void set_firmware_mtrrs(x86::CpuState& state, unsigned physical_address_bits) {
   constexpr uint64_t kEnabled = 1u << 11;
   constexpr uint64_t kWriteBack = 6;
@@ -90,8 +90,7 @@ Result<void> Machine::load_guest() {
   if (!config_.initrd.empty()) modules.push_back({config_.initrd, ""});
   for (const auto& [path, command_line] : config_.modules) modules.push_back({path, command_line});
   const GuestFiles files = TRY(GuestFiles::load(config_.kernel, modules, std::move(request)));
-  files.copy_to(board_->memory(),
-                memory_is_fresh_ ? GuestFiles::Zeroing::kMemoryIsZero : GuestFiles::Zeroing::kNeeded);
+  files.copy_to(board_->memory(), memory_is_fresh_ ? GuestFiles::Zeroing::kMemoryIsZero : GuestFiles::Zeroing::kNeeded);
   memory_is_fresh_ = false;
   boot_state_ = files.image().cpu;
   kernel_description_ = files.image().description;
@@ -114,7 +113,8 @@ Result<void> Machine::start() {
   threads_ = std::make_unique<VcpuThreads>(*engine_, [this](VcpuId id, const Halt& halt) { vcpu_halted(id, halt); });
   std::vector<VcpuThreads::Vcpu> vcpus;
   for (uint32_t id = 0; id < config_.cpus; ++id) {
-    const VcpuConfig config{.id = VcpuId{id}, .cpuid = board_->cpuid(VcpuId{id}), .signal = &board_->signal(VcpuId{id})};
+    const VcpuConfig config{
+        .id = VcpuId{id}, .cpuid = board_->cpuid(VcpuId{id}), .signal = &board_->signal(VcpuId{id})};
     vcpus.push_back({config, &ios_[id]});
   }
   TRY(threads_->create(std::move(vcpus)));

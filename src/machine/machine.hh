@@ -1,7 +1,8 @@
 // Machine: one virtual machine from its files to its end. Board, vCPU threads, boot, reset, pause and power-off.
 //
-// Threads: the `machine` thread does what guests and vCPUs ask for (reset, power off, errors): they only post a request, so
-// no handler ever waits for a vCPU. start(), pause(), resume() and stop() come from one other thread, the owner's.
+// Threads: the `machine` thread does what guests and vCPUs ask for (reset, power off, errors): they only post a
+// request, so no handler ever waits for a vCPU. start(), pause(), resume() and stop() come from one other thread, the
+// owner's.
 #pragma once
 
 #include <array>
@@ -39,19 +40,19 @@ struct MachineEnd {
 
 struct MachineConfig {
   std::string name = "tenon";
-  std::string engine = "auto";             // see engine_choice.hh
+  std::string engine = "auto";              // see engine_choice.hh
   std::unique_ptr<Engine> engine_instance;  // instead of `engine`; for tests
   uint32_t cpus = 1;
   uint64_t memory_bytes = 512 * kMiB;
-  std::string kernel;                      // paths
-  std::string initrd;                      // empty: none
+  std::string kernel;                                        // paths
+  std::string initrd;                                        // empty: none
   std::vector<std::pair<std::string, std::string>> modules;  // after the initrd: path and command line (PVH, multiboot)
   std::string command_line;
   BootProtocol protocol = BootProtocol::kAuto;
-  Gpa raw_address;                         // BootProtocol::kRaw
-  std::string personality = "kvm";         // "kvm" or "none"
+  Gpa raw_address;                               // BootProtocol::kRaw
+  std::string personality = "kvm";               // "kvm" or "none"
   std::array<ByteSink*, kSerialPorts> serial{};  // each outlives the machine; nullptr: not connected
-  bool ends_on_reset = false;              // instead of starting again
+  bool ends_on_reset = false;                    // instead of starting again
   /// Called once, on the machine's own thread, with all vCPUs stopped; must not call stop().
   std::function<void(MachineEnd)> on_end;
 };

@@ -215,7 +215,12 @@ TEST_F(MachineTest, BadConfigurationsAreNamed) {
       {"memory", [](MachineConfig& c) { c.memory_bytes = 4097; }, "4097 bytes"},
       {"small", [](MachineConfig& c) { c.memory_bytes = 8 * kMiB; }, "more memory"},
       {"personality", [](MachineConfig& c) { c.personality = "beos"; }, "beos"},
-      {"engine", [](MachineConfig& c) { c.engine_instance = nullptr; c.engine = "warp"; }, "warp"},
+      {"engine",
+       [](MachineConfig& c) {
+         c.engine_instance = nullptr;
+         c.engine = "warp";
+       },
+       "warp"},
   };
   for (const BadConfig& bad : cases) {
     MachineConfig spoiled = config([](VcpuId, CpuIo&, const std::atomic<bool>& stop) { return fake_idle(stop); });

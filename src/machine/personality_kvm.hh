@@ -46,7 +46,8 @@ class KvmPersonality final : public Personality {
 
   const PersonalityConfig config_;
   std::vector<VcpuClock> vcpus_;
-  // The wall clock is one for the machine; the guest writes it from one vCPU at a time, others read stale values at worst.
+  // The wall clock is one for the machine; the guest writes it from one vCPU at a time, others read stale values at
+  // worst.
   std::atomic<uint64_t> wall_clock_msr_{0};
   uint32_t tsc_to_system_mul_ = 0;
   int8_t tsc_shift_ = 0;

@@ -17,8 +17,11 @@ class KvmPersonalityTest : public ::testing::Test {
     personality_ = make();
   }
   std::unique_ptr<KvmPersonality> make(uint32_t vcpus = 2, bool own_apics = true) {
-    return std::make_unique<KvmPersonality>(PersonalityConfig{
-        .memory = &memory_, .clock = &clock_, .vcpus = vcpus, .apic_timer_hz = 1'000'000'000, .has_own_local_apics = own_apics});
+    return std::make_unique<KvmPersonality>(PersonalityConfig{.memory = &memory_,
+                                                              .clock = &clock_,
+                                                              .vcpus = vcpus,
+                                                              .apic_timer_hz = 1'000'000'000,
+                                                              .has_own_local_apics = own_apics});
   }
   template <typename Wire>
   Wire read(uint64_t address) {
@@ -64,7 +67,8 @@ TEST_F(KvmPersonalityTest, SystemTimeFollowsTheClock) {
   for (const uint64_t step : {uint64_t{0}, uint64_t{1'000}, uint64_t{1'000'000'000}, uint64_t{86'400'000'000'000}}) {
     clock_.advance_ns(step);
     const uint64_t time = guest_time(0x1000, clock_.now_tsc());
-    EXPECT_NEAR(static_cast<double>(time), static_cast<double>(clock_.now_ns()), 2 + static_cast<double>(clock_.now_ns()) * 5e-10);
+    EXPECT_NEAR(static_cast<double>(time), static_cast<double>(clock_.now_ns()),
+                2 + static_cast<double>(clock_.now_ns()) * 5e-10);
   }
   const auto page = read<kvm_pv::VcpuTime>(0x1000);
   EXPECT_EQ(page.version % 2, 0u);
@@ -95,7 +99,8 @@ TEST_F(KvmPersonalityTest, WallClockIsTheTimeAtGuestTimeZero) {
 }
 
 TEST_F(KvmPersonalityTest, HostileAddressesDoNothing) {
-  for (const uint64_t address : {uint64_t{0xffffffffffffffff}, uint64_t{0xffff8}, uint64_t{0xfffff}, uint64_t{1} << 40 | 1}) {
+  for (const uint64_t address :
+       {uint64_t{0xffffffffffffffff}, uint64_t{0xffff8}, uint64_t{0xfffff}, uint64_t{1} << 40 | 1}) {
     EXPECT_TRUE(personality_->write_msr(VcpuId{0}, kvm_pv::kMsrSystemTime, address | 1));
     EXPECT_TRUE(personality_->write_msr(VcpuId{0}, kvm_pv::kMsrWallClock, address));
   }

@@ -33,7 +33,9 @@ class VcpuIo final : public CpuIo {
     if (apic_ != nullptr && LocalApic::owns_msr(index)) return apic_->write_msr(index, value);
     return board_.personality().write_msr(id_, index, value);
   }
-  bool hypercall(std::span<uint64_t, 16> gpr, unsigned cpl) override { return board_.personality().hypercall(gpr, cpl); }
+  bool hypercall(std::span<uint64_t, 16> gpr, unsigned cpl) override {
+    return board_.personality().hypercall(gpr, cpl);
+  }
   void tsc_offset_changed(uint64_t offset) override { board_.personality().tsc_offset_changed(id_, offset); }
 
   // Only engines without in-kernel interrupt controllers call these, so apic_ is there.

@@ -53,7 +53,8 @@ bool VcpuThreads::wait_at_gate(size_t index) {
   const MutexLock lock(mutex_);
   ++at_gate_;
   changed_.notify_all();
-  while (goal_ == Goal::kStopped || (goal_ == Goal::kRunning && halted_in_[index] == generation_)) changed_.wait(mutex_);
+  while (goal_ == Goal::kStopped || (goal_ == Goal::kRunning && halted_in_[index] == generation_))
+    changed_.wait(mutex_);
   --at_gate_;
   return goal_ == Goal::kRunning;
 }

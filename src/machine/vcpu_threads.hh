@@ -1,8 +1,8 @@
 // VcpuThreads: one host thread a vCPU, named "vcpu0" and so on, and the gate that stops and releases them together.
 //
-// A thread creates its Vcpu, waits at the gate, runs, and comes back to the gate when asked or when its guest halted for
-// good. All methods are for one controlling thread (the machine's), never a vCPU thread.
-// Scaling: the gate's lock is taken only at stop and go, never while guests run.
+// A thread creates its Vcpu, waits at the gate, runs, and comes back to the gate when asked or when its guest halted
+// for good. All methods are for one controlling thread (the machine's), never a vCPU thread. Scaling: the gate's lock
+// is taken only at stop and go, never while guests run.
 #pragma once
 
 #include <functional>
@@ -33,8 +33,8 @@ class VcpuThreads {
   VcpuThreads(const VcpuThreads&) = delete;
   VcpuThreads& operator=(const VcpuThreads&) = delete;
 
-  /// Starts the threads and waits until each has created its vCPU; they wait at the gate. The first error, where one could
-  /// not; end() then.
+  /// Starts the threads and waits until each has created its vCPU; they wait at the gate. The first error, where one
+  /// could not; end() then.
   Result<void> create(std::vector<Vcpu> vcpus);
 
   /// Lets all vCPUs run.
@@ -69,7 +69,8 @@ class VcpuThreads {
   Goal goal_ TENON_GUARDED_BY(mutex_) = Goal::kStopped;
   uint64_t generation_ TENON_GUARDED_BY(mutex_) = 0;  // of release(); a halted vCPU waits for the next one
   size_t at_gate_ TENON_GUARDED_BY(mutex_) = 0;
-  std::vector<uint64_t> halted_in_ TENON_GUARDED_BY(mutex_);  // generation in which the vCPU halted for good, 0 for none
+  std::vector<uint64_t> halted_in_
+      TENON_GUARDED_BY(mutex_);  // generation in which the vCPU halted for good, 0 for none
   std::unique_ptr<Error> error_ TENON_GUARDED_BY(mutex_);
 };
 

@@ -1,4 +1,5 @@
-// WiredOr: several devices on one interrupt line, as COM1 and COM3 on IRQ 4. The line is asserted while any of them asserts.
+// WiredOr: several devices on one interrupt line, as COM1 and COM3 on IRQ 4. The line is asserted while any of them
+// asserts.
 #pragma once
 
 #include <cstdint>

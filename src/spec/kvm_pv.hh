@@ -17,11 +17,11 @@ static_assert(sizeof kSignature == 12);
 
 /// Bits of EAX of the features leaf.
 enum Features : uint32_t {
-  kNoIoDelay = 1u << 1,        // no need to wait after port accesses
-  kClockSource2 = 1u << 3,     // kMsrWallClock, kMsrSystemTime
-  kPvEoi = 1u << 6,            // kMsrPvEoi
-  kMsiExtDestId = 1u << 15,    // bits 11:5 of the MSI address are destination ID bits 14:8
-  kClockStable = 1u << 24,     // the clock is monotonic across vCPUs
+  kNoIoDelay = 1u << 1,      // no need to wait after port accesses
+  kClockSource2 = 1u << 3,   // kMsrWallClock, kMsrSystemTime
+  kPvEoi = 1u << 6,          // kMsrPvEoi
+  kMsiExtDestId = 1u << 15,  // bits 11:5 of the MSI address are destination ID bits 14:8
+  kClockStable = 1u << 24,   // the clock is monotonic across vCPUs
 };
 
 constexpr uint32_t kMsrWallClock = 0x4b564d00;
@@ -37,14 +37,15 @@ struct WallClock {
 };
 static_assert(sizeof(WallClock) == 12);
 
-/// Guest time = system_time + ((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul / 2^32; negative shifts go right.
+/// Guest time = system_time + ((tsc - tsc_timestamp) << tsc_shift) * tsc_to_system_mul / 2^32; negative shifts go
+/// right.
 struct VcpuTime {
-  le32 version;             // odd while it is being written
+  le32 version;  // odd while it is being written
   le32 pad0;
   le64 tsc_timestamp;
-  le64 system_time;         // ns
+  le64 system_time;  // ns
   le32 tsc_to_system_mul;
-  uint8_t tsc_shift;        // signed
+  uint8_t tsc_shift;  // signed
   uint8_t flags;
   uint8_t pad[2];
 };

@@ -13,16 +13,16 @@ constexpr uint32_t kStartMagic = 0x336ec578;
 constexpr uint32_t kStartVersion = 1;  // version 1 adds the memory map
 
 struct StartInfo {
-  le32 magic;               // 0x00
-  le32 version;             // 0x04
-  le32 flags;               // 0x08
-  le32 module_count;        // 0x0c
-  le64 modules;             // 0x10, of Module
-  le64 command_line;        // 0x18, NUL-terminated
-  le64 rsdp;                // 0x20
-  le64 memory_map;          // 0x28, of MemoryMapEntry
-  le32 memory_map_count;    // 0x30
-  le32 reserved;            // 0x34
+  le32 magic;             // 0x00
+  le32 version;           // 0x04
+  le32 flags;             // 0x08
+  le32 module_count;      // 0x0c
+  le64 modules;           // 0x10, of Module
+  le64 command_line;      // 0x18, NUL-terminated
+  le64 rsdp;              // 0x20
+  le64 memory_map;        // 0x28, of MemoryMapEntry
+  le32 memory_map_count;  // 0x30
+  le32 reserved;          // 0x34
 };
 static_assert(sizeof(StartInfo) == 0x38);
 

@@ -133,8 +133,8 @@ Table make_facs() {
 
 void append_processor(Table& table, uint32_t id) {
   if (id <= kXApicIdMax) {
-    append(table, acpi::MadtLocalApic{0, sizeof(acpi::MadtLocalApic), static_cast<uint8_t>(id), static_cast<uint8_t>(id),
-                                      kEnabled});
+    append(table, acpi::MadtLocalApic{0, sizeof(acpi::MadtLocalApic), static_cast<uint8_t>(id),
+                                      static_cast<uint8_t>(id), kEnabled});
   } else {
     append(table, acpi::MadtLocalX2Apic{9, sizeof(acpi::MadtLocalX2Apic), 0, id, kEnabled, id});
   }
@@ -145,7 +145,8 @@ Table make_madt(const AcpiConfig& config) {
   constexpr uint32_t kTimerGsi = 2;  // the 8254 is on IOAPIC pin 2, as on every PC
   constexpr uint8_t kNmiPin = 1;     // LINT1
   Table table;
-  append(table, acpi::Madt{header("APIC", 5), static_cast<uint32_t>(config.local_apic.base.value()), acpi::kPcatCompatible});
+  append(table,
+         acpi::Madt{header("APIC", 5), static_cast<uint32_t>(config.local_apic.base.value()), acpi::kPcatCompatible});
   for (uint32_t id = 0; id < config.vcpus; ++id) append_processor(table, id);
   append(table, acpi::MadtIoApic{1, sizeof(acpi::MadtIoApic), kIoApicId, 0,
                                  static_cast<uint32_t>(config.io_apic.base.value()), 0u});
@@ -155,7 +156,8 @@ Table make_madt(const AcpiConfig& config) {
                                             uint32_t{config.sci_gsi}, acpi::kActiveHighLevel});
   append(table, acpi::MadtLocalApicNmi{4, sizeof(acpi::MadtLocalApicNmi), 0xff, acpi::kConforms, kNmiPin});
   if (config.vcpus > kXApicIdMax + 1)
-    append(table, acpi::MadtLocalX2ApicNmi{10, sizeof(acpi::MadtLocalX2ApicNmi), acpi::kConforms, 0xffffffffu, kNmiPin, {}});
+    append(table,
+           acpi::MadtLocalX2ApicNmi{10, sizeof(acpi::MadtLocalX2ApicNmi), acpi::kConforms, 0xffffffffu, kNmiPin, {}});
   return finished(std::move(table));
 }
 
@@ -219,7 +221,8 @@ class Layout {
 
 Result<FirmwareTables> build_acpi(const AcpiConfig& config, Gpa base, uint64_t size_bytes_max) {
   if (config.vcpus == 0 || config.vcpus > kAcpiVcpusMax)
-    return fail(ErrorCode::kOutOfRange, fmt::format("{} vCPUs: the tables can name 1 to {}", config.vcpus, kAcpiVcpusMax));
+    return fail(ErrorCode::kOutOfRange,
+                fmt::format("{} vCPUs: the tables can name 1 to {}", config.vcpus, kAcpiVcpusMax));
   Layout layout(base);
   const Gpa facs = layout.add(make_facs());
   const Gpa dsdt = layout.add(make_dsdt(config));
@@ -231,8 +234,9 @@ Result<FirmwareTables> build_acpi(const AcpiConfig& config, Gpa base, uint64_t s
   const Gpa xsdt = layout.add(make_xsdt(listed));
   FirmwareTables tables = layout.finish(make_rsdp(xsdt));
   if (tables.bytes.size() > size_bytes_max)
-    return fail(ErrorCode::kOutOfRange, fmt::format("ACPI tables of {} vCPUs need {} bytes, {} are there: use fewer vCPUs",
-                                                    config.vcpus, tables.bytes.size(), size_bytes_max));
+    return fail(ErrorCode::kOutOfRange,
+                fmt::format("ACPI tables of {} vCPUs need {} bytes, {} are there: use fewer vCPUs", config.vcpus,
+                            tables.bytes.size(), size_bytes_max));
   return tables;
 }
 

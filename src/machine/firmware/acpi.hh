@@ -1,8 +1,8 @@
 // The ACPI tables of the board: RSDP, XSDT, FADT, FACS, MADT, MCFG, WAET and DSDT.
 //
-// Source: ACPI Specification 6.4. The guest switches to ACPI mode through the SMI command port. HPET is absent: the guest's
-// clocks are the TSC, the personality's clock and the PM timer.
-// Scaling: MADT and DSDT grow by 8 to 50 bytes a vCPU; 128 KiB hold the tables of over 1000 vCPUs.
+// Source: ACPI Specification 6.4. The guest switches to ACPI mode through the SMI command port. HPET is absent: the
+// guest's clocks are the TSC, the personality's clock and the PM timer. Scaling: MADT and DSDT grow by 8 to 50 bytes a
+// vCPU; 128 KiB hold the tables of over 1000 vCPUs.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ constexpr uint32_t kAcpiVcpusMax = 4096;  // AML names of processors have three 
 
 /// What the tables describe.
 struct AcpiConfig {
-  uint32_t vcpus = 1;             // APIC IDs 0 to vcpus - 1
+  uint32_t vcpus = 1;  // APIC IDs 0 to vcpus - 1
   uint16_t pm1_event_port = 0x600;
   uint16_t pm1_control_port = 0x604;
   uint16_t pm_timer_port = 0x608;
@@ -34,7 +34,7 @@ struct AcpiConfig {
   GpaRange local_apic;
   GpaRange ecam;
   std::vector<GpaRange> pci_windows_32;
-  GpaRange pci_window_64;         // size 0: none
+  GpaRange pci_window_64;  // size 0: none
 };
 
 /// Tables ready to be copied to guest memory.

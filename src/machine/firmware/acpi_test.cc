@@ -26,12 +26,12 @@ AcpiConfig sample(uint32_t vcpus) {
 }
 
 uint8_t sum(std::span<const std::byte> bytes) {
-  return static_cast<uint8_t>(std::accumulate(bytes.begin(), bytes.end(), 0u, [](unsigned total, std::byte b) {
-    return total + static_cast<unsigned>(b);
-  }));
+  return static_cast<uint8_t>(std::accumulate(
+      bytes.begin(), bytes.end(), 0u, [](unsigned total, std::byte b) { return total + static_cast<unsigned>(b); }));
 }
 
-/// The tables by signature, found as a guest finds them: RSDP, XSDT, entries, FADT to DSDT and FACS. Checks every checksum.
+/// The tables by signature, found as a guest finds them: RSDP, XSDT, entries, FADT to DSDT and FACS. Checks every
+/// checksum.
 class AcpiTables {
  public:
   explicit AcpiTables(FirmwareTables tables) : tables_(std::move(tables)) {
@@ -172,13 +172,19 @@ struct AmlReader {
   void data_object() {
     using namespace acpi::aml;
     switch (code[at++]) {
-      case kZero: case kOne: case kOnes: return;
+      case kZero:
+      case kOne:
+      case kOnes: return;
       case kBytePrefix: at += 1; return;
       case kWordPrefix: at += 2; return;
       case kDwordPrefix: at += 4; return;
       case kQwordPrefix: at += 8; return;
-      case kString: while (code[at++] != 0) {} return;
-      case kBuffer: case kPackage: at = package_end(); return;
+      case kString:
+        while (code[at++] != 0) {
+        }
+        return;
+      case kBuffer:
+      case kPackage: at = package_end(); return;
       default: FAIL() << "unexpected data object at " << at - 1;
     }
   }
@@ -234,7 +240,8 @@ TEST(Aml, Encodings) {
 
 TEST(Aml, PackageLengthForms) {
   // 20.2.4: one byte up to 63, then 4 + 8n bits.
-  for (const size_t size : {size_t{1}, size_t{50}, size_t{60}, size_t{100}, size_t{4000}, size_t{5000}, size_t{70'000}}) {
+  for (const size_t size :
+       {size_t{1}, size_t{50}, size_t{60}, size_t{100}, size_t{4000}, size_t{5000}, size_t{70'000}}) {
     const aml::Code code = aml::buffer(std::vector<uint8_t>(size));
     AmlReader reader{code, 0, {}};
     reader.data_object();

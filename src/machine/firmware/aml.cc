@@ -58,7 +58,8 @@ unsigned hex_digit(char c) {
 }
 
 /// Address space descriptor (6.4.3.5): min and max fixed, produced for the children of a bridge.
-Code address_space(uint8_t tag, uint8_t resource_type, uint8_t type_flags, uint64_t first, uint64_t last, unsigned width) {
+Code address_space(uint8_t tag, uint8_t resource_type, uint8_t type_flags, uint64_t first, uint64_t last,
+                   unsigned width) {
   constexpr uint8_t kMinMaxFixed = 0x0c;  // table 6-49: _MAF, _MIF; bit 0 clear: resource producer
   Code code = {tag};
   append_le(code, 3 + 5 * width, 2);
@@ -74,8 +75,8 @@ Code address_space(uint8_t tag, uint8_t resource_type, uint8_t type_flags, uint6
 constexpr uint8_t kMemory = 0;
 constexpr uint8_t kIo = 1;
 constexpr uint8_t kBus = 2;
-constexpr uint8_t kReadWrite = 1;      // _RW, not cacheable
-constexpr uint8_t kEntireRange = 3;    // ISA and non-ISA I/O
+constexpr uint8_t kReadWrite = 1;    // _RW, not cacheable
+constexpr uint8_t kEntireRange = 3;  // ISA and non-ISA I/O
 
 }  // namespace
 
@@ -135,8 +136,8 @@ Code eisa_id(std::string_view id) {
   const unsigned maker = letter(0) << 10 | letter(1) << 5 | letter(2);
   const unsigned product = hex_digit(id[3]) << 12 | hex_digit(id[4]) << 8 | hex_digit(id[5]) << 4 | hex_digit(id[6]);
   // Stored big-endian inside a little-endian DWORD.
-  return {kDwordPrefix, static_cast<uint8_t>(maker >> 8), static_cast<uint8_t>(maker), static_cast<uint8_t>(product >> 8),
-          static_cast<uint8_t>(product)};
+  return {kDwordPrefix, static_cast<uint8_t>(maker >> 8), static_cast<uint8_t>(maker),
+          static_cast<uint8_t>(product >> 8), static_cast<uint8_t>(product)};
 }
 
 Code uuid(std::string_view text) {
@@ -147,7 +148,7 @@ Code uuid(std::string_view text) {
     bytes.push_back(static_cast<uint8_t>(hex_digit(text[i]) << 4 | hex_digit(text[i + 1])));
   }
   // The first three groups are little-endian (table 19-37).
-  const Code mixed = {bytes[3], bytes[2], bytes[1], bytes[0], bytes[5], bytes[4], bytes[7], bytes[6],
+  const Code mixed = {bytes[3], bytes[2], bytes[1],  bytes[0],  bytes[5],  bytes[4],  bytes[7],  bytes[6],
                       bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15]};
   return buffer(mixed);
 }

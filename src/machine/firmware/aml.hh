@@ -48,12 +48,12 @@ Code dword_field(const Code& source, uint64_t offset, std::string_view object);
 
 /// A Buffer with the given resource descriptors and the end tag.
 Code resource_template(std::initializer_list<Code> resources);
-Code io_ports(uint16_t base, uint8_t count);                 // 6.4.2.5
-Code irq(uint8_t number);                                    // 6.4.2.1, edge-triggered, active high
-Code fixed_memory_32(uint32_t base, uint32_t size_bytes);    // 6.4.3.4
-Code bus_numbers(uint16_t first, uint16_t last);             // 6.4.3.5.3, produced by a bridge
+Code io_ports(uint16_t base, uint8_t count);               // 6.4.2.5
+Code irq(uint8_t number);                                  // 6.4.2.1, edge-triggered, active high
+Code fixed_memory_32(uint32_t base, uint32_t size_bytes);  // 6.4.3.4
+Code bus_numbers(uint16_t first, uint16_t last);           // 6.4.3.5.3, produced by a bridge
 Code io_window(uint16_t first, uint16_t last);
-Code memory_window_32(GpaRange range);                       // 6.4.3.5.2
-Code memory_window_64(GpaRange range);                       // 6.4.3.5.1
+Code memory_window_32(GpaRange range);  // 6.4.3.5.2
+Code memory_window_64(GpaRange range);  // 6.4.3.5.1
 
 }  // namespace tenon::aml

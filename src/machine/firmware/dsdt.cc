@@ -1,5 +1,5 @@
-// The DSDT: what the guest cannot find by itself. Processors, the PCI host bridge with its windows and interrupt routing,
-// serial ports, the clock, and the sleep state that switches off.
+// The DSDT: what the guest cannot find by itself. Processors, the PCI host bridge with its windows and interrupt
+// routing, serial ports, the clock, and the sleep state that switches off.
 #include <fmt/format.h>
 
 #include "machine/firmware/acpi.hh"
@@ -14,8 +14,8 @@ using aml::Code;
 
 constexpr unsigned kPciPins = 4;
 
-/// _PRT: {device, pin, no link device, GSI} for every pin of bus 0 (6.2.13). INTx reaches the IOAPIC only, so the answer is
-/// the same whatever \_PIC was told.
+/// _PRT: {device, pin, no link device, GSI} for every pin of bus 0 (6.2.13). INTx reaches the IOAPIC only, so the
+/// answer is the same whatever \_PIC was told.
 Code interrupt_routing() {
   std::vector<Code> rows;
   for (uint8_t device = 0; device < pci::kDeviceCount; ++device) {
@@ -106,12 +106,13 @@ constexpr IsaDevice kIsaDevices[] = {
 // clang-format on
 
 Code isa_device(const IsaDevice& row) {
-  return aml::device(row.name, {
-                                   aml::name("_HID", aml::eisa_id(row.id)),
-                                   aml::name("_UID", aml::integer(row.unit)),
-                                   aml::name("_CRS", aml::resource_template(
-                                                         {aml::io_ports(row.port, row.port_count), aml::irq(row.irq)})),
-                               });
+  return aml::device(
+      row.name,
+      {
+          aml::name("_HID", aml::eisa_id(row.id)),
+          aml::name("_UID", aml::integer(row.unit)),
+          aml::name("_CRS", aml::resource_template({aml::io_ports(row.port, row.port_count), aml::irq(row.irq)})),
+      });
 }
 
 Code processor(uint32_t id) {

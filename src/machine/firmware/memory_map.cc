@@ -59,7 +59,8 @@ bool is_usable(const MemoryMap& map, GpaRange range) {
   });
 }
 
-std::optional<Gpa> highest_place(const MemoryMap& map, uint64_t size_bytes, uint64_t alignment, Gpa floor, Gpa ceiling) {
+std::optional<Gpa> highest_place(const MemoryMap& map, uint64_t size_bytes, uint64_t alignment, Gpa floor,
+                                 Gpa ceiling) {
   for (auto region = map.rbegin(); region != map.rend(); ++region) {
     if (region->type != boot::kE820Ram) continue;
     const uint64_t start = std::max(region->range.base.value(), floor.value());

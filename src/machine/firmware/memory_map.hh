@@ -1,7 +1,7 @@
 // MemoryMap: the guest physical address space of the board, and what every boot protocol tells the guest about it.
 //
-// The board has RAM from 0 to at most 3 GiB, a hole for devices up to 4 GiB, and the rest of the RAM above it. The memory
-// map is in E820 terms (ACPI 6.4 chapter 15); each loader writes it in its own protocol's form.
+// The board has RAM from 0 to at most 3 GiB, a hole for devices up to 4 GiB, and the rest of the RAM above it. The
+// memory map is in E820 terms (ACPI 6.4 chapter 15); each loader writes it in its own protocol's form.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ constexpr uint64_t kMiB = 1024 * kKiB;
 constexpr uint64_t kGiB = 1024 * kMiB;
 
 /// Fixed places of the board.
-constexpr uint64_t kLowMemoryEnd = 0x9fc00;            // conventional memory; the last KiB is the EBDA of a PC
+constexpr uint64_t kLowMemoryEnd = 0x9fc00;               // conventional memory; the last KiB is the EBDA of a PC
 constexpr GpaRange kFirmwareArea{Gpa(0xe0000), 0x20000};  // RSDP, ACPI tables and SMBIOS are written here
 constexpr uint64_t kHighMemoryStart = 1 * kMiB;
 constexpr uint64_t kPciHoleStart = 3 * kGiB;

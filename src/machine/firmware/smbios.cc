@@ -83,7 +83,8 @@ void add_processor(Tables& tables, const SmbiosConfig& config) {
   processor.upgrade = 1;
   processor.l1_cache_handle = processor.l2_cache_handle = processor.l3_cache_handle = kNoHandle;
   const auto cores = static_cast<uint16_t>(config.vcpus);
-  processor.core_count = processor.core_enabled = processor.thread_count = static_cast<uint8_t>(std::min(config.vcpus, 255u));
+  processor.core_count = processor.core_enabled = processor.thread_count =
+      static_cast<uint8_t>(std::min(config.vcpus, 255u));
   processor.core_count2 = processor.core_enabled2 = processor.thread_count2 = cores;
   processor.characteristics = config.vcpus > 1 ? 0x0c : 0x04;
   processor.family2 = 1;
@@ -123,7 +124,8 @@ void add_memory(Tables& tables, const SmbiosConfig& config) {
   array.capacity = kib < 0x80000000 ? static_cast<uint32_t>(kib) : 0x80000000u;
   array.extended_capacity = kib < 0x80000000 ? 0 : total;
   array.error_handle = kNoErrorInformation;
-  array.device_count = static_cast<uint16_t>(std::clamp<uint64_t>((total + kModuleSizeMax - 1) / kModuleSizeMax, 1, kModulesMax));
+  array.device_count =
+      static_cast<uint16_t>(std::clamp<uint64_t>((total + kModuleSizeMax - 1) / kModuleSizeMax, 1, kModulesMax));
   tables.add(16, kMemoryArrayHandle, array);
   add_memory_modules(tables, total, config.manufacturer);
   uint16_t handle = 0x1300;

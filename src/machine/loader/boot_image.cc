@@ -36,8 +36,9 @@ Result<void> check_placement(const BootImage& image, const MemoryMap& memory) {
     if (segment.range().size_bytes == 0) continue;
     if (!is_usable(memory, segment.range()))
       return fail(ErrorCode::kOutOfRange,
-                  describe(segment) + ": not inside the machine's usable memory; give the machine more memory, or "
-                                      "build the kernel for another address");
+                  describe(segment) +
+                      ": not inside the machine's usable memory; give the machine more memory, or "
+                      "build the kernel for another address");
     sorted.push_back(&segment);
   }
   std::ranges::sort(sorted, {}, [](const BootSegment* segment) { return segment->base; });

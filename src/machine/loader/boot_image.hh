@@ -1,8 +1,8 @@
 // BootImage: what a loader produces, and BootRequest: what it works from.
 //
-// A loader is a pure function: file bytes and the memory map in; segments to copy and the first CPU state out. It touches
-// no guest memory and no file, so every loader runs in unit tests and fuzzers without a machine. All file bytes are
-// hostile: a field is checked before it is used, and the error names the offset, the field and its value.
+// A loader is a pure function: file bytes and the memory map in; segments to copy and the first CPU state out. It
+// touches no guest memory and no file, so every loader runs in unit tests and fuzzers without a machine. All file bytes
+// are hostile: a field is checked before it is used, and the error names the offset, the field and its value.
 #pragma once
 
 #include <cstddef>
@@ -39,7 +39,7 @@ struct BootRequest {
   MemoryMap memory;
   Gpa rsdp;
   BootProtocol protocol = BootProtocol::kAuto;
-  Gpa raw_address;           // BootProtocol::kRaw: load and start address
+  Gpa raw_address;                  // BootProtocol::kRaw: load and start address
   std::vector<std::byte> rng_seed;  // entropy for the Linux guest; may be empty
 };
 
@@ -102,11 +102,11 @@ Result<Wire> read_wire(Bytes file, uint64_t offset, std::string_view what) {
 /// Fixed places of boot structures in conventional memory; a kernel that wants them itself fails check_placement().
 namespace low_memory {
 constexpr Gpa kGdt{0x1000};
-constexpr Gpa kStartInfo{0x2000};       // hvm_start_info or multiboot information, then its lists
+constexpr Gpa kStartInfo{0x2000};  // hvm_start_info or multiboot information, then its lists
 constexpr Gpa kSetupData{0x6000};
 constexpr Gpa kZeroPage{0x7000};
-constexpr Gpa kPageTables{0x9000};      // PML4, PDPT and four page directories: 24 KiB
-constexpr Gpa kCommandLine{0x20000};    // up to 64 KiB
+constexpr Gpa kPageTables{0x9000};    // PML4, PDPT and four page directories: 24 KiB
+constexpr Gpa kCommandLine{0x20000};  // up to 64 KiB
 constexpr uint64_t kCommandLineSizeMax = 0x10000;
 constexpr Gpa kModuleCommandLines{0x30000};  // up to 64 KiB
 }  // namespace low_memory

@@ -29,18 +29,21 @@ Result<KernelFile> read_header(Bytes file) {
   boot::SetupHeader& header = kernel.header;
   if (header.version < boot::kVersion200)
     return fail(ErrorCode::kUnsupported,
-                fmt::format("bzImage: boot protocol version {:#x} at offset 0x206 is older than 2.00", uint16_t{header.version}));
+                fmt::format("bzImage: boot protocol version {:#x} at offset 0x206 is older than 2.00",
+                            uint16_t{header.version}));
   if ((header.loadflags & boot::kLoadedHigh) == 0)
-    return fail(ErrorCode::kUnsupported, fmt::format("bzImage: loadflags {:#x} at offset 0x211 say this is a zImage, which "
-                                                     "loads below 1 MiB: only bzImage is supported",
-                                                     header.loadflags));
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("bzImage: loadflags {:#x} at offset 0x211 say this is a zImage, which "
+                            "loads below 1 MiB: only bzImage is supported",
+                            header.loadflags));
   const uint64_t header_end = 0x202 + uint64_t{header.jump[1]};
   const uint64_t known = std::min<uint64_t>(header_end - boot::kSetupHeaderOffset, sizeof header);
   std::fill(reinterpret_cast<uint8_t*>(&header) + known, reinterpret_cast<uint8_t*>(&header + 1), uint8_t{0});
   const unsigned sectors = header.setup_sects != 0 ? header.setup_sects : boot::kDefaultSetupSectors;
   kernel.protected_offset = (uint64_t{sectors} + 1) * boot::kSectorSize;
-  TRY(check_inside(file, kernel.protected_offset, uint64_t{header.syssize} * 16, "bzImage protected-mode code (syssize at "
-                                                                                 "offset 0x1f4)"));
+  TRY(check_inside(file, kernel.protected_offset, uint64_t{header.syssize} * 16,
+                   "bzImage protected-mode code (syssize at "
+                   "offset 0x1f4)"));
   return kernel;
 }
 
@@ -49,7 +52,8 @@ std::string version_text(const KernelFile& kernel) {
   constexpr size_t kSizeMax = 64;
   if (kernel.header.kernel_version == 0) return {};
   std::string text;
-  for (uint64_t at = uint64_t{kernel.header.kernel_version} + 0x200; at < kernel.file.size() && text.size() < kSizeMax; ++at) {
+  for (uint64_t at = uint64_t{kernel.header.kernel_version} + 0x200; at < kernel.file.size() && text.size() < kSizeMax;
+       ++at) {
     const char c = static_cast<char>(kernel.file[at]);
     if (c <= ' ' || c > '~') break;
     text += c;
@@ -70,27 +74,32 @@ LinuxEntry limits_of(const boot::SetupHeader& header) {
 Result<std::vector<std::byte>> unpack_payload(const KernelFile& kernel, Compression& compression) {
   const uint64_t offset = kernel.protected_offset + uint64_t{kernel.header.payload_offset};
   const uint64_t length = kernel.header.payload_length;
-  TRY(check_inside(kernel.file, offset, length, "bzImage payload (payload_offset at offset 0x248, payload_length at 0x24c)"));
+  TRY(check_inside(kernel.file, offset, length,
+                   "bzImage payload (payload_offset at offset 0x248, payload_length at 0x24c)"));
   Bytes payload = kernel.file.subspan(offset, length);
   compression = detect_compression(payload);
   if (compression == Compression::kNone) {
     if (is_elf(payload)) return std::vector<std::byte>(payload.begin(), payload.end());
-    return fail(ErrorCode::kCorrupt,
-                fmt::format("bzImage payload at offset {:#x} starts with neither a compression magic nor ELF: the file is "
-                            "corrupt",
-                            offset));
+    return fail(
+        ErrorCode::kCorrupt,
+        fmt::format("bzImage payload at offset {:#x} starts with neither a compression magic nor ELF: the file is "
+                    "corrupt",
+                    offset));
   }
-  // Linux scripts/Makefile.lib, size_append: the unpacked size follows the stream, and a gzip stream ends with it anyway.
+  // Linux scripts/Makefile.lib, size_append: the unpacked size follows the stream, and a gzip stream ends with it
+  // anyway.
   const uint64_t size_at = payload.size() - sizeof(le32);
   const uint32_t declared_size = TRY(read_wire<le32>(payload, size_at, "bzImage payload's unpacked size"));
   if (compression != Compression::kGzip) payload = payload.first(size_at);
   auto unpacked = decompress(compression, payload, std::min<uint64_t>(declared_size, kVmlinuxSizeMax));
   if (!unpacked)
-    return std::unexpected(std::move(unpacked).error().with_context(fmt::format("bzImage payload at offset {:#x}", offset)));
+    return std::unexpected(
+        std::move(unpacked).error().with_context(fmt::format("bzImage payload at offset {:#x}", offset)));
   if (unpacked->size() != declared_size)
-    return fail(ErrorCode::kCorrupt, fmt::format("bzImage payload at offset {:#x} unpacks to {} bytes instead of the {} that "
-                                                 "it declares: the file is corrupt",
-                                                 offset, unpacked->size(), declared_size));
+    return fail(ErrorCode::kCorrupt,
+                fmt::format("bzImage payload at offset {:#x} unpacks to {} bytes instead of the {} that "
+                            "it declares: the file is corrupt",
+                            offset, unpacked->size(), declared_size));
   return unpacked;
 }
 

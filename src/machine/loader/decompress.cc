@@ -20,12 +20,13 @@ using Input = std::span<const std::byte>;
 using Output = std::vector<std::byte>;
 
 constexpr uint64_t kFirstOutputSize = 1 << 20;
-constexpr uint64_t kFirstOutputRatio = 8;  // few kernels compress better
+constexpr uint64_t kFirstOutputRatio = 8;      // few kernels compress better
 constexpr uint64_t kXzMemoryMax = 256u << 20;  // Linux uses dictionaries of up to 32 MiB
 
 std::unexpected<Error> broken(std::string_view format, uint64_t offset, std::string_view why) {
-  return fail(ErrorCode::kCorrupt,
-              fmt::format("{} stream is broken at its byte {}: {}; the file is truncated or corrupt", format, offset, why));
+  return fail(
+      ErrorCode::kCorrupt,
+      fmt::format("{} stream is broken at its byte {}: {}; the file is truncated or corrupt", format, offset, why));
 }
 
 /// `capacity` is one more than the caller's limit: the decoders need room left to see the end of a stream.
@@ -87,7 +88,8 @@ std::string_view describe(lzma_ret status) {
 
 Result<Output> unxz(Input input, uint64_t capacity) {
   lzma_stream stream = LZMA_STREAM_INIT;
-  if (lzma_stream_decoder(&stream, kXzMemoryMax, 0) != LZMA_OK) return fail(ErrorCode::kNoMemory, "no memory for liblzma");
+  if (lzma_stream_decoder(&stream, kXzMemoryMax, 0) != LZMA_OK)
+    return fail(ErrorCode::kNoMemory, "no memory for liblzma");
   const std::unique_ptr<lzma_stream, void (*)(lzma_stream*)> guard(&stream, lzma_end);
   stream.next_in = reinterpret_cast<const uint8_t*>(input.data());
   stream.avail_in = input.size();
@@ -106,8 +108,8 @@ Result<Output> unxz(Input input, uint64_t capacity) {
   return output;
 }
 
-/// Legacy frame: the magic, then blocks of {le32 size, data}, each unpacking to at most 8 MiB (lz4 doc/lz4_Frame_format.md,
-/// "Legacy frame").
+/// Legacy frame: the magic, then blocks of {le32 size, data}, each unpacking to at most 8 MiB (lz4
+/// doc/lz4_Frame_format.md, "Legacy frame").
 Result<Output> unlz4(Input input, uint64_t capacity) {
   constexpr uint64_t kBlockSizeMax = 8 << 20;
   const int compressed_max = LZ4_compressBound(kBlockSizeMax);
@@ -202,10 +204,11 @@ Result<Output> decompress(Compression compression, Input input, uint64_t size_by
   for (const Format& format : kFormats) {
     if (format.compression != compression) continue;
     if (format.unpack == nullptr)
-      return fail(ErrorCode::kUnsupported,
-                  fmt::format("{} compression is not unpacked here (gzip, xz, lz4 and zstd are): rebuild the kernel with "
-                              "one of those, or give the vmlinux that Linux's scripts/extract-vmlinux makes of it",
-                              format.name));
+      return fail(
+          ErrorCode::kUnsupported,
+          fmt::format("{} compression is not unpacked here (gzip, xz, lz4 and zstd are): rebuild the kernel with "
+                      "one of those, or give the vmlinux that Linux's scripts/extract-vmlinux makes of it",
+                      format.name));
     auto output = format.unpack(input, size_bytes_max + 1);
     if (output && output->size() > size_bytes_max) return too_large(format.name, size_bytes_max + 1);
     return output;

@@ -21,8 +21,8 @@ std::string_view name(Compression compression);
 /// By the first bytes; kNone where none is known.
 Compression detect_compression(std::span<const std::byte> bytes);
 
-/// The whole of `input`, which must be exactly one stream. kUnsupported for lzma, bzip2 and lzo, kCorrupt for a broken or
-/// truncated stream (the message says at which byte), kOutOfRange where the output passes `size_bytes_max`.
+/// The whole of `input`, which must be exactly one stream. kUnsupported for lzma, bzip2 and lzo, kCorrupt for a broken
+/// or truncated stream (the message says at which byte), kOutOfRange where the output passes `size_bytes_max`.
 Result<std::vector<std::byte>> decompress(Compression compression, std::span<const std::byte> input,
                                           uint64_t size_bytes_max);
 

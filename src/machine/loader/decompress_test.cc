@@ -74,8 +74,8 @@ TEST(Decompress, Lz4LegacyFrameWithSeveralBlocks) {
 }
 
 TEST(Decompress, UnsupportedFormatsSayWhatToDo) {
-  for (const std::string_view magic : {std::string_view("\x5d\0\0\x80", 4), std::string_view("BZh9"),
-                                       std::string_view("\x89LZO\0\r", 6)}) {
+  for (const std::string_view magic :
+       {std::string_view("\x5d\0\0\x80", 4), std::string_view("BZh9"), std::string_view("\x89LZO\0\r", 6)}) {
     const Buffer packed = synthetic::to_buffer(magic);
     const Compression format = detect_compression(packed);
     EXPECT_NE(format, Compression::kNone);

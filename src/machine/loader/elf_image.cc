@@ -70,16 +70,19 @@ Result<void> check_header(const typename Format::Header& header) {
   constexpr uint16_t machine = std::is_same_v<Format, Format64> ? elf::kMachineX86_64 : elf::kMachine386;
   if (header.data_encoding != elf::kLittleEndian)
     return fail(ErrorCode::kUnsupported,
-                fmt::format("ELF header: data encoding {} at offset 5: only little-endian x86 runs here", header.data_encoding));
+                fmt::format("ELF header: data encoding {} at offset 5: only little-endian x86 runs here",
+                            header.data_encoding));
   // x32-style files (32-bit class, x86-64 machine) are not kernels.
   if (header.machine != machine)
-    return fail(ErrorCode::kUnsupported, fmt::format("ELF header: e_machine {} at offset 0x12: only i386 (3, 32-bit) and "
-                                                     "x86-64 (62, 64-bit) run here",
-                                                     uint16_t{header.machine}));
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("ELF header: e_machine {} at offset 0x12: only i386 (3, 32-bit) and "
+                            "x86-64 (62, 64-bit) run here",
+                            uint16_t{header.machine}));
   if (header.type != elf::kExecutable && header.type != elf::kShared)
-    return fail(ErrorCode::kUnsupported, fmt::format("ELF header: e_type {} at offset 0x10: not an executable (2 or 3); is "
-                                                     "it a kernel module or a core file?",
-                                                     uint16_t{header.type}));
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("ELF header: e_type {} at offset 0x10: not an executable (2 or 3); is "
+                            "it a kernel module or a core file?",
+                            uint16_t{header.type}));
   if (header.phentsize != sizeof(typename Format::ProgramHeader))
     return fail(ErrorCode::kCorrupt, fmt::format("ELF header: e_phentsize {} instead of {}: the file is corrupt",
                                                  uint16_t{header.phentsize}, sizeof(typename Format::ProgramHeader)));
@@ -104,7 +107,8 @@ Result<ElfImage> parse(Bytes file) {
       image.pvh_entry = find_pvh_entry(file.subspan(segment.offset, segment.filesz), segment.align == 8 ? 8 : 4);
   }
   if (image.segments.empty())
-    return fail(ErrorCode::kCorrupt, fmt::format("ELF file has no loadable segment among its {} program headers", count));
+    return fail(ErrorCode::kCorrupt,
+                fmt::format("ELF file has no loadable segment among its {} program headers", count));
   return image;
 }
 
@@ -121,8 +125,8 @@ Result<ElfImage> parse_elf(Bytes file) {
   const auto file_class = static_cast<uint8_t>(file[offsetof(elf::Header32, file_class)]);
   if (file_class == elf::kClass64) return parse<Format64>(file);
   if (file_class == elf::kClass32) return parse<Format32>(file);
-  return fail(ErrorCode::kCorrupt, fmt::format("ELF header: file class {} at offset 4 is neither 1 (32-bit) nor 2 (64-bit)",
-                                               file_class));
+  return fail(ErrorCode::kCorrupt,
+              fmt::format("ELF header: file class {} at offset 4 is neither 1 (32-bit) nor 2 (64-bit)", file_class));
 }
 
 uint64_t ElfImage::physical_entry() const {

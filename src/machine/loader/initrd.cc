@@ -20,13 +20,15 @@ namespace {
 
 constexpr uint64_t kGzipCheckSizeMax = 64 * kMiB;
 
-/// Size of the archive at the start of the bytes, or why it is broken. `offset` is its place in the initrd, for messages.
+/// Size of the archive at the start of the bytes, or why it is broken. `offset` is its place in the initrd, for
+/// messages.
 using Measure = Result<uint64_t> (*)(Bytes archive, uint64_t offset);
 
 std::unexpected<Error> broken(std::string_view format, uint64_t archive, uint64_t at, std::string_view why) {
-  return fail(ErrorCode::kCorrupt, fmt::format("{} archive that starts at offset {:#x}: {} at offset {:#x}; the file is "
-                                               "truncated or corrupt",
-                                               format, archive, why, at));
+  return fail(ErrorCode::kCorrupt,
+              fmt::format("{} archive that starts at offset {:#x}: {} at offset {:#x}; the file is "
+                          "truncated or corrupt",
+                          format, archive, why, at));
 }
 
 // "newc" cpio: a 110-byte ASCII header, the name, padding to 4, the data, padding to 4 (buffer-format.rst).
@@ -45,10 +47,14 @@ std::optional<uint32_t> hex_field(Bytes header, size_t offset) {
   for (size_t i = offset; i < offset + 8; ++i) {
     const char c = static_cast<char>(header[i]);
     uint32_t digit = 0;
-    if (c >= '0' && c <= '9') digit = static_cast<uint32_t>(c - '0');
-    else if (c >= 'a' && c <= 'f') digit = static_cast<uint32_t>(c - 'a' + 10);
-    else if (c >= 'A' && c <= 'F') digit = static_cast<uint32_t>(c - 'A' + 10);
-    else return std::nullopt;
+    if (c >= '0' && c <= '9')
+      digit = static_cast<uint32_t>(c - '0');
+    else if (c >= 'a' && c <= 'f')
+      digit = static_cast<uint32_t>(c - 'a' + 10);
+    else if (c >= 'A' && c <= 'F')
+      digit = static_cast<uint32_t>(c - 'A' + 10);
+    else
+      return std::nullopt;
     value = value << 4 | digit;
   }
   return value;
@@ -58,7 +64,8 @@ Result<uint64_t> measure_cpio(Bytes archive, uint64_t start) {
   uint64_t at = 0;
   for (;;) {
     const Bytes rest = archive.subspan(std::min<uint64_t>(at, archive.size()));
-    if (rest.size() < kCpioHeaderSize) return broken("cpio", start, start + at, "no whole member header and no trailer");
+    if (rest.size() < kCpioHeaderSize)
+      return broken("cpio", start, start + at, "no whole member header and no trailer");
     if (!is_cpio(rest)) return broken("cpio", start, start + at, "a member header without its magic 070701");
     const auto file_size = hex_field(rest, kCpioFileSizeField);
     const auto name_size = hex_field(rest, kCpioNameSizeField);
@@ -116,12 +123,13 @@ bool has_xz_tail(Bytes archive) {
   return stream_size <= size;
 }
 
-/// A good tail is taken as a whole archive. Without one the archive is cut off, broken, or followed by another, and only
-/// unpacking tells which and where.
+/// A good tail is taken as a whole archive. Without one the archive is cut off, broken, or followed by another, and
+/// only unpacking tells which and where.
 Result<uint64_t> measure_xz(Bytes archive, uint64_t start) {
   if (has_xz_tail(archive)) return archive.size();
   lzma_stream stream = LZMA_STREAM_INIT;
-  if (lzma_stream_decoder(&stream, 256 * kMiB, 0) != LZMA_OK) return fail(ErrorCode::kNoMemory, "no memory for liblzma");
+  if (lzma_stream_decoder(&stream, 256 * kMiB, 0) != LZMA_OK)
+    return fail(ErrorCode::kNoMemory, "no memory for liblzma");
   const std::unique_ptr<lzma_stream, void (*)(lzma_stream*)> guard(&stream, lzma_end);
   std::array<uint8_t, 64 * 1024> buffer;
   stream.next_in = reinterpret_cast<const uint8_t*>(archive.data());
@@ -153,7 +161,8 @@ Result<uint64_t> measure_lz4(Bytes archive, uint64_t start) {
 Result<uint64_t> measure_zstd(Bytes archive, uint64_t start) {
   const size_t size = ZSTD_findFrameCompressedSize(archive.data(), archive.size());
   if (ZSTD_isError(size) != 0)
-    return broken("zstd", start, start + archive.size(), fmt::format("{}, the frame does not end", ZSTD_getErrorName(size)));
+    return broken("zstd", start, start + archive.size(),
+                  fmt::format("{}, the frame does not end", ZSTD_getErrorName(size)));
   return size;
 }
 

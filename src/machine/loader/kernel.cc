@@ -20,10 +20,11 @@ Result<BootImage> unknown_format(const BootRequest& request) {
   std::string first;
   for (const std::byte byte : request.kernel.first(std::min<size_t>(request.kernel.size(), 4)))
     first += fmt::format(" {:02x}", static_cast<uint8_t>(byte));
-  return fail(ErrorCode::kUnsupported,
-              fmt::format("unknown kernel format ({} bytes, starting{}): known are Linux bzImage, ELF (vmlinux, PVH) and "
-                          "multiboot 1; a raw image needs its load address as an option",
-                          request.kernel.size(), first.empty() ? " with nothing" : first));
+  return fail(
+      ErrorCode::kUnsupported,
+      fmt::format("unknown kernel format ({} bytes, starting{}): known are Linux bzImage, ELF (vmlinux, PVH) and "
+                  "multiboot 1; a raw image needs its load address as an option",
+                  request.kernel.size(), first.empty() ? " with nothing" : first));
 }
 
 Result<BootImage> load_linux(const BootRequest& request) {

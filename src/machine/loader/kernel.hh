@@ -5,9 +5,9 @@
 
 namespace tenon {
 
-/// With BootProtocol::kAuto: bzImage; multiboot 1; ELF with a PVH note; other 64-bit or 32-bit ELF as a Linux vmlinux. A
-/// compressed file (gzip, xz, lz4, zstd) is unpacked first. An unknown format is kUnsupported and names the known ones; a
-/// raw image must be asked for.
+/// With BootProtocol::kAuto: bzImage; multiboot 1; ELF with a PVH note; other 64-bit or 32-bit ELF as a Linux vmlinux.
+/// A compressed file (gzip, xz, lz4, zstd) is unpacked first. An unknown format is kUnsupported and names the known
+/// ones; a raw image must be asked for.
 Result<BootImage> load_kernel(const BootRequest& request);
 
 }  // namespace tenon

@@ -1,5 +1,5 @@
-// Fuzzer of every kernel loader: any file, by every protocol, must give an image whose segments are all in usable memory
-// and do not overlap, or an error with a message.
+// Fuzzer of every kernel loader: any file, by every protocol, must give an image whose segments are all in usable
+// memory and do not overlap, or an error with a message.
 #include <cstddef>
 #include <cstdint>
 

@@ -15,13 +15,15 @@ namespace {
 
 constexpr size_t kRngSeedSizeMax = 512;
 
-Result<void> add_command_line(BootImage& image, const BootRequest& request, uint64_t size_max, boot::SetupHeader& header) {
+Result<void> add_command_line(BootImage& image, const BootRequest& request, uint64_t size_max,
+                              boot::SetupHeader& header) {
   const std::string& text = request.command_line;
   size_max = std::min(size_max, low_memory::kCommandLineSizeMax - 1);
   if (text.size() > size_max)
-    return fail(ErrorCode::kOutOfRange, fmt::format("kernel command line of {} bytes: this kernel takes at most {}; make "
-                                                    "--append shorter",
-                                                    text.size(), size_max));
+    return fail(ErrorCode::kOutOfRange,
+                fmt::format("kernel command line of {} bytes: this kernel takes at most {}; make "
+                            "--append shorter",
+                            text.size(), size_max));
   if (text.find('\0') != std::string::npos)
     return fail(ErrorCode::kInvalidArgument, "kernel command line contains a NUL byte");
   image.add_string(low_memory::kCommandLine, text, "kernel command line");
@@ -29,20 +31,20 @@ Result<void> add_command_line(BootImage& image, const BootRequest& request, uint
   return {};
 }
 
-Result<void> add_initrd(BootImage& image, const BootRequest& request, const LinuxEntry& entry, boot::SetupHeader& header) {
+Result<void> add_initrd(BootImage& image, const BootRequest& request, const LinuxEntry& entry,
+                        boot::SetupHeader& header) {
   header.ramdisk_image = 0u;
   header.ramdisk_size = 0u;
   if (request.modules.empty()) return {};
   if (request.modules.size() > 1)
-    return fail(ErrorCode::kInvalidArgument, fmt::format("{} initrds given: Linux takes one; concatenate the archives",
-                                                         request.modules.size()));
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{} initrds given: Linux takes one; concatenate the archives", request.modules.size()));
   const BootModule& initrd = request.modules.front();
   if (auto checked = check_initrd(initrd.bytes); !checked)
     return std::unexpected(std::move(checked).error().with_context("initrd " + initrd.name));
   if (initrd.bytes.empty()) return fail(ErrorCode::kCorrupt, "initrd " + initrd.name + " is empty");
   const uint64_t ceiling = std::min(entry.initrd_address_max + 1, kPciHoleStart);
-  const auto place =
-      highest_place(request.memory, initrd.bytes.size(), kPageSize, Gpa(entry.kernel_end), Gpa(ceiling));
+  const auto place = highest_place(request.memory, initrd.bytes.size(), kPageSize, Gpa(entry.kernel_end), Gpa(ceiling));
   if (!place)
     return fail(ErrorCode::kOutOfRange,
                 fmt::format("initrd {} of {} MiB does not fit between the kernel's end at {:#x} and {:#x}: give the "
@@ -85,7 +87,8 @@ void add_zero_page(BootImage& image, const BootRequest& request, const boot::Set
 
 }  // namespace
 
-Result<void> prepare_linux(BootImage& image, const BootRequest& request, boot::SetupHeader header, const LinuxEntry& entry) {
+Result<void> prepare_linux(BootImage& image, const BootRequest& request, boot::SetupHeader header,
+                           const LinuxEntry& entry) {
   header.type_of_loader = boot::kUndefinedLoader;
   TRY(add_command_line(image, request, entry.command_line_size_max, header));
   TRY(add_initrd(image, request, entry, header));
@@ -96,7 +99,8 @@ Result<void> prepare_linux(BootImage& image, const BootRequest& request, boot::S
   } else {
     enter_protected_mode(image, static_cast<uint32_t>(entry.address));
   }
-  // boot.rst, "32-bit Boot Protocol" and "64-bit Boot Protocol": (R|E)SI holds the zero page, EBP, EDI and EBX are zero.
+  // boot.rst, "32-bit Boot Protocol" and "64-bit Boot Protocol": (R|E)SI holds the zero page, EBP, EDI and EBX are
+  // zero.
   image.cpu.gpr[x86::kRsi] = low_memory::kZeroPage.value();
   return check_placement(image, request.memory);
 }
@@ -113,9 +117,8 @@ Result<BootImage> load_vmlinux(const BootRequest& request) {
   header.version = boot::kVersionNewest;
   header.loadflags = boot::kLoadedHigh;
   header.kernel_alignment = 0x1000000u;
-  const LinuxEntry entry{.address = kernel.physical_entry(),
-                         .is_64 = kernel.is_64,
-                         .kernel_end = image.end_of_high_segments().value()};
+  const LinuxEntry entry{
+      .address = kernel.physical_entry(), .is_64 = kernel.is_64, .kernel_end = image.end_of_high_segments().value()};
   TRY(prepare_linux(image, request, header, entry));
   return image;
 }

@@ -22,10 +22,11 @@ Result<void> check_flags(uint32_t flags, uint64_t offset) {
   constexpr uint32_t kKnown = multiboot::kPageAlignModules | multiboot::kWantMemory;
   const uint32_t unknown = flags & multiboot::kRequiredMask & ~kKnown;
   if (unknown == 0) return {};
-  return fail(ErrorCode::kUnsupported,
-              fmt::format("multiboot header at offset {:#x}: flags {:#x} require features {:#x} (4 is a video mode) that are "
-                          "not supported",
-                          offset, flags, unknown));
+  return fail(
+      ErrorCode::kUnsupported,
+      fmt::format("multiboot header at offset {:#x}: flags {:#x} require features {:#x} (4 is a video mode) that are "
+                  "not supported",
+                  offset, flags, unknown));
 }
 
 /// Loads by the header's address fields (specification 3.1.3); returns the entry point.
@@ -37,26 +38,29 @@ Result<uint32_t> load_by_addresses(BootImage& image, Bytes file, uint64_t header
   const uint32_t bss_end = header.bss_end_address;
   const std::string what = fmt::format("multiboot header at offset {:#x}", header_offset);
   if (load > header_address || header_address - load > header_offset)
-    return fail(ErrorCode::kCorrupt, fmt::format("{}: load_addr {:#x} does not lie at or shortly before header_addr {:#x}",
-                                                 what, load, header_address));
+    return fail(ErrorCode::kCorrupt,
+                fmt::format("{}: load_addr {:#x} does not lie at or shortly before header_addr {:#x}", what, load,
+                            header_address));
   const uint64_t file_start = header_offset - (header_address - load);
   if (load_end != 0 && load_end < load)
-    return fail(ErrorCode::kCorrupt, fmt::format("{}: load_end_addr {:#x} is below load_addr {:#x}", what, load_end, load));
+    return fail(ErrorCode::kCorrupt,
+                fmt::format("{}: load_end_addr {:#x} is below load_addr {:#x}", what, load_end, load));
   const uint64_t size = load_end != 0 ? load_end - load : file.size() - file_start;
   TRY(check_inside(file, file_start, size, what + ": its load range"));
   const uint64_t loaded_end = uint64_t{load} + size;
   if (bss_end != 0 && bss_end < loaded_end)
-    return fail(ErrorCode::kCorrupt,
-                fmt::format("{}: bss_end_addr {:#x} is below the end of the loaded bytes {:#x}", what, bss_end, loaded_end));
+    return fail(ErrorCode::kCorrupt, fmt::format("{}: bss_end_addr {:#x} is below the end of the loaded bytes {:#x}",
+                                                 what, bss_end, loaded_end));
   image.add(Gpa(load), file.subspan(file_start, size), "kernel", bss_end != 0 ? bss_end - loaded_end : 0);
   return uint32_t{header.entry_address};
 }
 
 Result<uint32_t> load_by_elf(BootImage& image, Bytes file, uint64_t header_offset) {
   if (!is_elf(file))
-    return fail(ErrorCode::kCorrupt, fmt::format("multiboot header at offset {:#x} gives no load addresses (flags bit 16) "
-                                                 "and the file is not ELF",
-                                                 header_offset));
+    return fail(ErrorCode::kCorrupt,
+                fmt::format("multiboot header at offset {:#x} gives no load addresses (flags bit 16) "
+                            "and the file is not ELF",
+                            header_offset));
   const ElfImage kernel = TRY(parse_elf(file));
   kernel.add_to(image);
   const uint64_t entry = kernel.physical_entry();
@@ -123,7 +127,8 @@ std::optional<uint64_t> find_multiboot_header(Bytes file) {
 Result<BootImage> load_multiboot(const BootRequest& request) {
   const auto offset = find_multiboot_header(request.kernel);
   if (!offset)
-    return fail(ErrorCode::kUnsupported, "no multiboot 1 header (magic 0x1badb002 with a right checksum) in the first 8 KiB");
+    return fail(ErrorCode::kUnsupported,
+                "no multiboot 1 header (magic 0x1badb002 with a right checksum) in the first 8 KiB");
   const uint32_t flags = load_wire<le32>(request.kernel.data() + *offset + 4);
   TRY(check_flags(flags, *offset));
   BootImage image;

@@ -2,7 +2,8 @@
 // ("a.out kludge"), started in 32-bit protected mode with EAX 0x2BADB002 and EBX pointing to the information structure.
 //
 // Source: Multiboot Specification 0.6.96.
-// Not implemented: video modes (bit 2 of the flags is refused), drives, APM and configuration tables, ELF section headers.
+// Not implemented: video modes (bit 2 of the flags is refused), drives, APM and configuration tables, ELF section
+// headers.
 #pragma once
 
 #include <optional>

@@ -49,8 +49,9 @@ void add_start_info(BootImage& image, const BootRequest& request, const std::vec
 Result<BootImage> load_pvh(const BootRequest& request) {
   const ElfImage kernel = TRY(parse_elf(request.kernel));
   if (!kernel.pvh_entry)
-    return fail(ErrorCode::kUnsupported, "this ELF kernel has no PVH entry note (XEN_ELFNOTE_PHYS32_ENTRY): start it by "
-                                         "another boot protocol, or build Linux with CONFIG_PVH");
+    return fail(ErrorCode::kUnsupported,
+                "this ELF kernel has no PVH entry note (XEN_ELFNOTE_PHYS32_ENTRY): start it by "
+                "another boot protocol, or build Linux with CONFIG_PVH");
   BootImage image;
   kernel.add_to(image);
   image.description = fmt::format("ELF{} kernel, PVH entry {:#x}", kernel.is_64 ? 64 : 32, *kernel.pvh_entry);

@@ -86,7 +86,8 @@ Buffer make_elf_of(const ElfOptions& options, uint16_t machine, uint8_t file_cla
 }
 
 inline Buffer make_elf(const ElfOptions& options = {}) {
-  if (options.is_64) return make_elf_of<elf::Header64, elf::ProgramHeader64>(options, elf::kMachineX86_64, elf::kClass64);
+  if (options.is_64)
+    return make_elf_of<elf::Header64, elf::ProgramHeader64>(options, elf::kMachineX86_64, elf::kClass64);
   return make_elf_of<elf::Header32, elf::ProgramHeader32>(options, elf::kMachine386, elf::kClass32);
 }
 
@@ -122,8 +123,9 @@ struct CpioFile {
 
 inline void append_cpio_member(Buffer& archive, const std::string& name, const std::string& content) {
   char header[111];
-  std::snprintf(header, sizeof header, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", 1u, 0100644u, 0u, 0u, 1u,
-                0u, static_cast<unsigned>(content.size()), 0u, 0u, 0u, 0u, static_cast<unsigned>(name.size() + 1), 0u);
+  std::snprintf(header, sizeof header, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", 1u, 0100644u, 0u,
+                0u, 1u, 0u, static_cast<unsigned>(content.size()), 0u, 0u, 0u, 0u,
+                static_cast<unsigned>(name.size() + 1), 0u);
   append(archive, to_buffer(header));
   append(archive, to_buffer(name));
   archive.resize(align_up(archive.size() + 1, 4));

@@ -29,8 +29,9 @@ inline Buffer gzip(const Buffer& plain) {
 inline Buffer xz(const Buffer& plain) {
   Buffer packed(lzma_stream_buffer_bound(plain.size()));
   size_t size = 0;
-  CHECK(lzma_easy_buffer_encode(6, LZMA_CHECK_CRC32, nullptr, reinterpret_cast<const uint8_t*>(plain.data()), plain.size(),
-                                reinterpret_cast<uint8_t*>(packed.data()), &size, packed.size()) == LZMA_OK);
+  CHECK(lzma_easy_buffer_encode(6, LZMA_CHECK_CRC32, nullptr, reinterpret_cast<const uint8_t*>(plain.data()),
+                                plain.size(), reinterpret_cast<uint8_t*>(packed.data()), &size,
+                                packed.size()) == LZMA_OK);
   packed.resize(size);
   return packed;
 }
@@ -42,8 +43,8 @@ inline Buffer lz4(const Buffer& plain, size_t block_size = 8 << 20) {
   for (size_t at = 0; at < plain.size(); at += block_size) {
     const int size = static_cast<int>(std::min(block_size, plain.size() - at));
     Buffer block(static_cast<size_t>(LZ4_compressBound(size)));
-    const int count = LZ4_compress_HC(reinterpret_cast<const char*>(plain.data()) + at, reinterpret_cast<char*>(block.data()),
-                                      size, static_cast<int>(block.size()), 9);
+    const int count = LZ4_compress_HC(reinterpret_cast<const char*>(plain.data()) + at,
+                                      reinterpret_cast<char*>(block.data()), size, static_cast<int>(block.size()), 9);
     CHECK(count > 0);
     put(packed, packed.size(), le32(static_cast<uint32_t>(count)));
     append(packed, Bytes(block).first(static_cast<size_t>(count)));
