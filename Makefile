@@ -37,7 +37,8 @@ test:
 bench:
 	@tools/setup --bench
 	@cmake/configure release
-	@cmake --build --preset release -j $(JOBS)
+	@echo "bench: building with $(JOBS) jobs"
+	@cmake --build --preset release --target tenon engine_benchmark -j $(JOBS)
 	@bench/run
 
 fuzz:
