@@ -231,6 +231,7 @@ void CmosRtc::write_time(uint8_t index, uint8_t value) {
   next.of_day_ns = of_day * kNanosecondsPerSecond + below_second_ns;
   if (is_held()) {
     held_ = next;
+    settled_ns_ = next.to_ns();
   } else {
     set_time_ns(next.to_ns());
   }
@@ -291,8 +292,8 @@ void CmosRtc::settle() {
 uint64_t CmosRtc::next_event_ns() const {
   const uint8_t wanted = memory_[kRegisterB] & kInterruptEnables & static_cast<uint8_t>(~memory_[kRegisterC]);
   if (wanted == 0 || is_held()) return kNoDeadline;
-  const uint64_t now_ns = time_ns();
-  const uint64_t second = now_ns / kNanosecondsPerSecond;
+  // Counted from where the flags are known, so that what passed while the guest lay in a file fires at once.
+  const uint64_t second = settled_ns_ / kNanosecondsPerSecond;
   uint64_t next_ns = kNoDeadline;
   if (BUpdateEnable::test(wanted)) next_ns = (second + 1) * kNanosecondsPerSecond;
   if (BAlarmEnable::test(wanted)) {
@@ -301,12 +302,14 @@ uint64_t CmosRtc::next_event_ns() const {
   }
   const uint64_t ticks = period_ticks();
   if (BPeriodicEnable::test(wanted) && ticks != 0) {
-    const uint64_t tick = (scale(now_ns, kCrystalHz, kNanosecondsPerSecond) / ticks + 1) * ticks;
+    const uint64_t tick = (scale(settled_ns_, kCrystalHz, kNanosecondsPerSecond) / ticks + 1) * ticks;
     const uint64_t tick_ns = scale(tick, kNanosecondsPerSecond, kCrystalHz);
     const bool is_exact = scale(tick_ns, kCrystalHz, kNanosecondsPerSecond) == tick;
     next_ns = std::min(next_ns, is_exact ? tick_ns : tick_ns + 1);
   }
-  return next_ns == kNoDeadline ? kNoDeadline : clock_.now_ns() + (next_ns - now_ns);
+  if (next_ns == kNoDeadline) return kNoDeadline;
+  const uint64_t now_ns = time_ns();
+  return clock_.now_ns() + (next_ns > now_ns ? next_ns - now_ns : 0);
 }
 
 /// Interrupt pin and timer after any change.
@@ -457,8 +460,7 @@ Result<void> CmosRtc::restore(const SavedState& state) {
     held_ = {.year = wire.held_year, .month = wire.held_month, .day = wire.held_day, .of_day_ns = wire.held_of_day_ns};
     index_ = wire.index;
     weekday_offset_ = wire.weekday_offset;
-    // Wall-clock time went on while the guest slept in a file: whatever passed is not an event.
-    settled_ns_ = time_ns();
+    settled_ns_ = std::min<uint64_t>(wire.settled_ns, time_ns());  // this host's clock may be behind
     update();
     irq_.assume(irq_.level());
   }

@@ -146,6 +146,19 @@ TEST_F(CmosRtcTest, MemoryAndReadOnlyRegisters) {
   EXPECT_EQ(rtc.read(0x70), 0xff);
 }
 
+TEST_F(CmosRtcTest, AnAlarmThatPassedWhileSavedFiresAfterRestore) {
+  write(1, 0x30);
+  write(3, 0x13);
+  write(5, 0x22);
+  write(11, 0x22);
+  const SavedState state = rtc.save();
+  clock.advance_ns(60 * kNanosecondsPerSecond);
+  CmosRtc other(clock, IrqLine(interrupts, Gsi{9}));
+  ASSERT_TRUE(other.restore(state));
+  clock.advance_ns(0);
+  EXPECT_TRUE(interrupts.level(9));
+}
+
 TEST_F(CmosRtcTest, StateSurvivesAndHostileStateDoesNot) {
   set_date(0x20, 0x30, 0x06, 0x15);
   write(0x40, 0x99);

@@ -3,6 +3,7 @@
 // Source: PCI Local Bus Specification 3.0 chapter 6. Used by PciFunction, which adds the meaning and the lock.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,8 @@ class ConfigSpace {
   /// Takes saved bytes; kCorrupt where a bit that software cannot change differs.
   Result<void> restore(std::span<const std::byte, pci::kConfigSize> saved);
   std::span<const uint8_t, pci::kConfigSize> bytes() const { return bytes_; }
+  /// All registers back to what bytes() gave earlier.
+  void assign(std::span<const uint8_t, pci::kConfigSize> bytes) { std::ranges::copy(bytes, bytes_.begin()); }
 
  private:
   std::array<uint8_t, pci::kConfigSize> bytes_{};

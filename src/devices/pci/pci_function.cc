@@ -112,7 +112,7 @@ void PciFunction::connect(const Connection& connection) {
     if (connection_.wire != nullptr) connection_.wire->set_intx(connection_.slot, identity_.intx, level);
   });
   const MutexLock lock(mutex_);
-  initial_config_.assign(config_.bytes().begin(), config_.bytes().end());
+  std::ranges::copy(config_.bytes(), initial_config_.begin());
 }
 
 void PciFunction::disconnect() {
@@ -282,7 +282,7 @@ void PciFunction::update_intx() {
 void PciFunction::reset_config() {
   {
     const MutexLock lock(mutex_);
-    for (unsigned i = 0; i < initial_config_.size(); ++i) config_.set(i, 1, initial_config_[i]);
+    config_.assign(initial_config_);
     intx_level_ = false;
   }
   if (msix_ != nullptr) msix_->reset();

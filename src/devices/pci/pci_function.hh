@@ -142,7 +142,7 @@ class PciFunction {
   // Guest-visible; vCPU threads and the device's own threads under mutex_ once connected.
   mutable Mutex mutex_;
   ConfigSpace config_;
-  std::vector<uint8_t> initial_config_;  // as declared, taken by connect()
+  std::array<uint8_t, pci::kConfigSize> initial_config_{};  // as declared, taken by connect()
   std::array<Bar, pci::kBarCount> bars_;
   std::unique_ptr<MsixTable> msix_;
   unsigned msi_offset_ = 0;  // capability offsets, 0: none
