@@ -49,6 +49,13 @@ void set_pointers(VectorState& state, const Pointers& old, const Insn& insn, uin
   fx_set<uint16_t>(state, Fx::kOpcode, opcode_changed ? opcode_register(insn) : old.opcode);
 }
 
+/// An 80-bit operand is written as processors write it, 8 bytes and then 2: where only the second access faults, the
+/// first has happened.
+bool store_x87(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8_t* bytes, unsigned size_bytes) {
+  if (size_bytes != 10) return store_vector(cpu, segment, offset, bytes, size_bytes);
+  return store_vector(cpu, segment, offset, bytes, 8) && store_vector(cpu, segment, offset + 8, bytes + 8, 2);
+}
+
 void run_x87(Cpu& cpu, const Step* step) {
   const X87Plan& plan = plan_of(step);
   const Insn& insn = step->insn;
@@ -70,7 +77,7 @@ void run_x87(Cpu& cpu, const Step* step) {
   // A store whose invalid operand, overflow or underflow exception is unmasked does not happen; one that is only
   // inexact does (SDM Vol. 1 8.5).
   if (plan.writes_memory && (fx_pending_errors(state) & Fx::kErrorsThatStopStores) == 0 &&
-      !store_vector(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]] {
+      !store_x87(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]] {
     std::memcpy(state.fx, before, sizeof before);
     return cpu.fault(step);
   }
