@@ -132,6 +132,7 @@ void repeat(Cpu& cpu, const Step* step) {
   const Insn& insn = step->insn;
   const bool single = (cpu.attention & Cpu::kAttentionStep) != 0;
   const bool up = (cpu.system_flags & x86::kDf) == 0;
+  const uint16_t flags_before = cpu.arithmetic_flags;
   uint64_t bytes_left = kBytesPerVisit;
   for (;;) {
     const uint64_t count = get_index(cpu, insn, x86::kRcx);
@@ -139,7 +140,10 @@ void repeat(Cpu& cpu, const Step* step) {
     uint64_t done = up && !single ? bulk<op, T, until_equal>(cpu, step, count) : 0;
     uint64_t cost = done * sizeof(T);
     if (done == 0) {
-      if (!one_element<op, T>(cpu, step)) return cpu.fault(step);
+      if (!one_element<op, T>(cpu, step)) {
+        cpu.arithmetic_flags = flags_before;  // SDM Vol. 2, REP: restored at a page fault of SCAS and CMPS
+        return cpu.fault(step);
+      }
       done = 1;
       cost = kBytesPerVisit / kElementsPerVisit;
     }

@@ -212,23 +212,28 @@ bool alignment_checked(const Cpu& cpu) {
   return cpu.cpl == 3 && (cpu.state.cr0 & x86::kCr0Am) != 0 && (cpu.system_flags & x86::kAc) != 0;
 }
 
-/// Where kTlbNever sent an access here because of #AC or DR7. After translation: page faults come first (Table 6-2).
-bool check_watched_access(Cpu& cpu, uint64_t linear, unsigned size_bytes, Access access) {
-  if (cpu.tlb_mode != Cpu::kTlbNever) return true;
-  if (alignment_checked(cpu) && linear % required_alignment(size_bytes) != 0) {
-    return cpu.raise(x86::kAlignmentCheck, 0);
-  }
+/// Where kTlbNever sent an access here because of #AC. Before translation: processors know the address first, so #AC wins
+/// over #PF, although SDM Vol. 3 Table 6-2 lists them the other way round.
+bool check_alignment(Cpu& cpu, uint64_t linear, unsigned size_bytes) {
+  if (cpu.tlb_mode != Cpu::kTlbNever || linear % required_alignment(size_bytes) == 0) return true;
+  return alignment_checked(cpu) ? cpu.raise(x86::kAlignmentCheck, 0) : true;
+}
+
+/// Where kTlbNever sent an access here because of DR7.
+void note_data_breakpoints(Cpu& cpu, uint64_t linear, unsigned size_bytes, Access access) {
+  if (cpu.tlb_mode != Cpu::kTlbNever) return;
   const uint32_t hits = match_data_breakpoints(cpu.state, linear, size_bytes, access == Access::kWrite);
   if (hits != 0) cpu.note_debug_hit(hits);
-  return true;
 }
 
 bool resolve_operand(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access,
                      Resolved& resolved) {
   uint64_t linear = 0;
   if (!cpu.linear_address(segment, offset, size_bytes, access, linear)) return false;
+  if (!check_alignment(cpu, linear, size_bytes)) return false;
   if (!resolve(cpu, linear, size_bytes, access, Privilege::kCurrent, resolved)) return false;
-  return check_watched_access(cpu, linear, size_bytes, access);
+  note_data_breakpoints(cpu, linear, size_bytes, access);
+  return true;
 }
 
 /// SDM Vol. 3 3.4.5.1 Table 3-1: which segments may be read and written as data.
@@ -278,10 +283,11 @@ bool data_breakpoints_armed(const x86::CpuState& state) {
 bool Cpu::linear_address(SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access, uint64_t& linear) {
   const x86::Segment& descriptor = state.segments[segment];
   if (in_long_mode) {
-    // Limits and types are not checked; the whole operand must be canonical (SDM Vol. 3 5.3.1, 5.8.1).
+    // Limits and types are not checked; the whole operand must be canonical (SDM Vol. 3 5.3.1, 5.8.1). One that passes
+    // the top of the address space goes on at 0.
     linear = offset + (segment >= x86::kFs ? descriptor.base : 0);
     const uint64_t last = linear + size_bytes - 1;
-    if (x86::is_canonical(linear) && x86::is_canonical(last) && (linear ^ last) >> 63 == 0) return true;
+    if (x86::is_canonical(linear) && x86::is_canonical(last)) return true;
     return raise_segment_fault(*this, segment);
   }
   if (is_protected(*this) && (descriptor.unusable() || !type_allows(descriptor, access))) {
@@ -329,18 +335,20 @@ bool Cpu::probe_store(SegmentIndex segment, uint64_t offset, unsigned size_bytes
   Resolved resolved;
   uint64_t linear = 0;
   if (!linear_address(segment, offset, size_bytes, Access::kWrite, linear)) return false;
-  if (!resolve(*this, linear, size_bytes, Access::kWrite, Privilege::kCurrent, resolved)) return false;
-  if (tlb_mode == kTlbNever && alignment_checked(*this) && linear % required_alignment(size_bytes) != 0) {
-    return raise(x86::kAlignmentCheck, 0);
-  }
-  return true;
+  if (!check_alignment(*this, linear, size_bytes)) return false;
+  return resolve(*this, linear, size_bytes, Access::kWrite, Privilege::kCurrent, resolved);
 }
 
 bool probe_load(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes) {
   Resolved resolved;
   uint64_t linear = 0;
   if (!cpu.linear_address(segment, offset, size_bytes, Access::kRead, linear)) return false;
+  if (!check_alignment(cpu, linear, size_bytes)) return false;
   return resolve(cpu, linear, size_bytes, Access::kRead, Privilege::kCurrent, resolved);
+}
+
+bool check_operand_alignment(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes) {
+  return check_alignment(cpu, (cpu.state.segments[segment].base + offset) & cpu.linear_mask, size_bytes);
 }
 
 // --- Read-modify-write.
@@ -367,14 +375,15 @@ void* Cpu::begin_rmw(SegmentIndex segment, uint64_t offset, unsigned size_bytes,
   }
   uint64_t linear = 0;
   if (!linear_address(segment, offset, size_bytes, Access::kWrite, linear)) return nullptr;
+  if (!check_alignment(*this, linear, size_bytes)) return nullptr;
   const bool crosses = linear % kPageSize + size_bytes > kPageSize;
   if (crosses && locked) enter_exclusive();
   Resolved resolved;
-  if (!resolve(*this, linear, size_bytes, Access::kWrite, Privilege::kCurrent, resolved) ||
-      !check_watched_access(*this, linear, size_bytes, Access::kWrite)) {
+  if (!resolve(*this, linear, size_bytes, Access::kWrite, Privilege::kCurrent, resolved)) {
     if (crosses && locked) leave_exclusive();
     return nullptr;
   }
+  note_data_breakpoints(*this, linear, size_bytes, Access::kWrite);
   rmw.segment = segment;
   rmw.offset = offset;
   rmw.size_bytes = size_bytes;

@@ -14,8 +14,12 @@ bool data_breakpoints_armed(const x86::CpuState& state);
 /// Whether [offset, offset + size) is inside the segment's limit; expand-down segments too (SDM Vol. 3 5.3).
 bool segment_limit_allows(const x86::Segment& segment, uint64_t offset, unsigned size_bytes);
 
-/// Checks that a load would succeed, without the load: CLFLUSH, and MMIO that must not be read.
+/// Checks that a load would succeed, without the load: CLFLUSH, MMIO that must not be read, operands whose parts processors
+/// touch out of order.
 bool probe_load(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes);
+
+/// #AC alone, for instructions that look at the alignment of a part before anything else (FXSAVE).
+bool check_operand_alignment(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes);
 
 /// GDT, LDT, IDT, TSS and inner stacks are addressed with 64 bits in IA-32e mode, also from compatibility mode, else
 /// with 32.

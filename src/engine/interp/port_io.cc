@@ -129,6 +129,8 @@ void repeat(Cpu& cpu, const Step* step) {
     if (!once(cpu, insn)) return cpu.fault(step);
     return next(cpu, step);
   }
+  // Permission comes before the count: also with rCX = 0 a forbidden port is #GP.
+  if (!port_allowed(cpu, cpu.reg<uint16_t>(x86::kRdx), port_size(insn))) return cpu.fault(step);
   while (cut(cpu.gpr[x86::kRcx], insn.address_size) != 0) {
     if (!once(cpu, insn)) return cpu.fault(step);
     const uint64_t left = cut(cpu.gpr[x86::kRcx], insn.address_size) - 1;

@@ -110,8 +110,14 @@ bool TraceCache::translate(Cpu& cpu, uint64_t linear, uint64_t& gpa) {
 }
 
 Trace* TraceCache::find_kept(Cpu& cpu, const Source& source, TraceKind kind, bool& faulted) {
-  for (Trace* trace = buckets_[bucket_index(source.gpa)]; trace != nullptr; trace = trace->next_in_bucket) {
-    if (trace->gpa != source.gpa || trace->code_size != source.code_size || trace->kind != kind || trace->poisoned) continue;
+  Trace** link = &buckets_[bucket_index(source.gpa)];
+  while (Trace* trace = *link) {
+    if (trace->poisoned) {  // code that is rewritten again and again must not make its bucket long
+      *link = trace->next_in_bucket;
+      continue;
+    }
+    link = &trace->next_in_bucket;
+    if (trace->gpa != source.gpa || trace->code_size != source.code_size || trace->kind != kind) continue;
     if (trace->second_page != nullptr) {
       uint64_t second_gpa = 0;
       const uint64_t second_linear = ((source.linear & ~(kPageSize - 1)) + kPageSize) & cpu.linear_mask;

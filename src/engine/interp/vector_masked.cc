@@ -50,15 +50,26 @@ void masked_load(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
-/// Stores the elements of `data` that `mask` selects, all or none. Shared by VMASKMOV, MASKMOVDQU and MASKMOVQ.
+/// Stores the elements of `data` that `mask` selects, when every check of them has passed.
 template <typename T>
 bool store_selected(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8_t* data, const uint8_t* mask,
                     unsigned count) {
   for (unsigned i = 0; i < count; ++i)
-    if (is_masked_in<T>(mask, i) && !cpu.probe_store(segment, offset + i * sizeof(T), sizeof(T))) return false;
-  for (unsigned i = 0; i < count; ++i)
     if (is_masked_in<T>(mask, i) && !cpu.store(segment, offset + i * sizeof(T), element<T>(data, i))) return false;
   return true;
+}
+
+/// Checks VMASKMOV's elements, which lie in two pages at most: processors name the first selected byte where its page is the
+/// missing one, and the last selected byte where only that one's is.
+template <typename T>
+bool probe_selected(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8_t* mask, unsigned count) {
+  unsigned first = 0;
+  while (first < count && !is_masked_in<T>(mask, first)) ++first;
+  if (first == count) return true;
+  unsigned last = count - 1;
+  while (!is_masked_in<T>(mask, last)) --last;
+  return cpu.probe_store(segment, offset + first * sizeof(T), 1) &&
+         cpu.probe_store(segment, offset + (last + 1) * sizeof(T) - 1, 1);
 }
 
 template <typename T>
@@ -70,7 +81,10 @@ void masked_store(Cpu& cpu, const Step* step) {
   const uint8_t* mask = cpu.vector.ymm[insn.vvvv];
   const uint64_t offset = cpu.effective_offset(step);
   const auto count = static_cast<unsigned>(insn.vector_bytes / sizeof(T));
-  if (!store_selected<T>(cpu, operand_segment(insn), offset, data, mask, count)) return cpu.fault(step);
+  const SegmentIndex segment = operand_segment(insn);
+  if (!probe_selected<T>(cpu, segment, offset, mask, count) ||
+      !store_selected<T>(cpu, segment, offset, data, mask, count))
+    return cpu.fault(step);
   return next(cpu, step);
 }
 
@@ -79,28 +93,33 @@ uint64_t cut_to_address_size(const Insn& insn, uint64_t offset) {
   return insn.address_size == 4 ? static_cast<uint32_t>(offset) : static_cast<uint16_t>(offset);
 }
 
-/// (V)MASKMOVDQU: bytes of reg where rm's bytes have bit 7, to DS:rDI.
+/// (V)MASKMOVDQU: bytes of reg where rm's bytes have bit 7, to DS:rDI. Processors check all 16 bytes whatever the mask
+/// ("implementation dependent", SDM Vol. 2), as two quadwords, the upper one first.
 template <Gate gate>
 void masked_byte_store(Cpu& cpu, const Step* step) {
   if (!gate_open(cpu, gate)) [[unlikely]]
     return cpu.fault(step);
   const Insn& insn = step->insn;
   const uint64_t offset = cut_to_address_size(insn, cpu.gpr[x86::kRdi]);
-  const bool done = store_selected<uint8_t>(cpu, operand_segment(insn), offset, cpu.vector.ymm[insn.reg],
-                                            cpu.vector.ymm[insn.rm], 16);
-  return done ? next(cpu, step) : cpu.fault(step);
+  const SegmentIndex segment = operand_segment(insn);
+  if (!cpu.probe_store(segment, offset + 8, 8) || !cpu.probe_store(segment, offset, 8)) return cpu.fault(step);
+  if (!store_selected<uint8_t>(cpu, segment, offset, cpu.vector.ymm[insn.reg], cpu.vector.ymm[insn.rm], 16))
+    return cpu.fault(step);
+  return next(cpu, step);
 }
 
+/// MASKMOVQ is in MMX state before it stores, and all 8 bytes must be there.
 void masked_mmx_store(Cpu& cpu, const Step* step) {
   if (!gate_open(cpu, Gate::kMmx)) [[unlikely]]
     return cpu.fault(step);
   const Insn& insn = step->insn;
-  const unsigned top = fx_top(cpu.vector);
-  const uint8_t* data = fx_register(cpu.vector, (insn.reg - top) & 7u);
-  const uint8_t* mask = fx_register(cpu.vector, (insn.rm - top) & 7u);
-  const uint64_t offset = cut_to_address_size(insn, cpu.gpr[x86::kRdi]);
-  if (!store_selected<uint8_t>(cpu, operand_segment(insn), offset, data, mask, 8)) return cpu.fault(step);
   enter_mmx(cpu.vector);
+  const uint8_t* data = fx_register(cpu.vector, insn.reg & 7u);
+  const uint8_t* mask = fx_register(cpu.vector, insn.rm & 7u);
+  const uint64_t offset = cut_to_address_size(insn, cpu.gpr[x86::kRdi]);
+  const SegmentIndex segment = operand_segment(insn);
+  if (!cpu.probe_store(segment, offset, 8) || !store_selected<uint8_t>(cpu, segment, offset, data, mask, 8))
+    return cpu.fault(step);
   return next(cpu, step);
 }
 

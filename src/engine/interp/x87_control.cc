@@ -8,6 +8,7 @@
 
 #include <array>
 
+#include "engine/interp/memory.hh"
 #include "engine/interp/vector.hh"
 
 namespace tenon::interp {
@@ -133,14 +134,28 @@ Fields read_fields(const uint8_t* image, const EnvironmentFormat& format) {
 
 constexpr unsigned kImageBytesMax = 28 + 8 * kStateRegisterBytes;
 
+/// Processors touch the image's first field and its last byte before the rest: what CR2 names where part of it is missing.
+bool store_image(Cpu& cpu, const Step* step, const uint8_t* image, unsigned size, const EnvironmentFormat& format) {
+  const SegmentIndex segment = operand_segment(step->insn);
+  const uint64_t offset = cpu.effective_offset(step);
+  return cpu.probe_store(segment, offset, format.field_bytes) && cpu.probe_store(segment, offset + size - 1, 1) &&
+         cpu.store_bytes(segment, offset, image, size);
+}
+
+bool load_image(Cpu& cpu, const Step* step, uint8_t* image, unsigned size, const EnvironmentFormat& format) {
+  const SegmentIndex segment = operand_segment(step->insn);
+  const uint64_t offset = cpu.effective_offset(step);
+  return probe_load(cpu, segment, offset, format.field_bytes) && probe_load(cpu, segment, offset + size - 1, 1) &&
+         cpu.load_bytes(segment, offset, image, size);
+}
+
 void run_fnstenv(Cpu& cpu, const Step* step) {
   if (!x87_gate_open(cpu, false)) return cpu.fault(step);
   const EnvironmentFormat format = format_of(cpu, step->insn);
   const Environment e = environment_of(cpu.vector);
   uint8_t image[kImageBytesMax];
   write_fields(image, pack(e, format), format);
-  if (!cpu.store_bytes(operand_segment(step->insn), cpu.effective_offset(step), image, format.size_bytes()))
-    return cpu.fault(step);
+  if (!store_image(cpu, step, image, format.size_bytes(), format)) return cpu.fault(step);
   fx_set_control_status(cpu.vector, e.control | Fx::kErrorFlags,
                         e.status);  // masks all exceptions (SDM Vol. 2, FSTENV)
   return next(cpu, step);
@@ -150,8 +165,7 @@ void run_fldenv(Cpu& cpu, const Step* step) {
   if (!x87_gate_open(cpu, true)) return cpu.fault(step);
   const EnvironmentFormat format = format_of(cpu, step->insn);
   uint8_t image[kImageBytesMax];
-  if (!cpu.load_bytes(operand_segment(step->insn), cpu.effective_offset(step), image, format.size_bytes()))
-    return cpu.fault(step);
+  if (!load_image(cpu, step, image, format.size_bytes(), format)) return cpu.fault(step);
   const unsigned old_top = fx_top(cpu.vector);
   set_environment(cpu.vector, unpack(read_fields(image, format), format));
   fx_turn(cpu.vector, old_top, fx_top(cpu.vector));
@@ -166,7 +180,7 @@ void run_fnsave(Cpu& cpu, const Step* step) {
   for (unsigned i = 0; i < 8; ++i)
     std::memcpy(image + format.size_bytes() + i * kStateRegisterBytes, fx_register(cpu.vector, i), kStateRegisterBytes);
   const unsigned size = format.size_bytes() + 8 * kStateRegisterBytes;
-  if (!cpu.store_bytes(operand_segment(step->insn), cpu.effective_offset(step), image, size)) return cpu.fault(step);
+  if (!store_image(cpu, step, image, size, format)) return cpu.fault(step);
   fx_init(cpu.vector);
   return next(cpu, step);
 }
@@ -176,7 +190,7 @@ void run_frstor(Cpu& cpu, const Step* step) {
   const EnvironmentFormat format = format_of(cpu, step->insn);
   uint8_t image[kImageBytesMax];
   const unsigned size = format.size_bytes() + 8 * kStateRegisterBytes;
-  if (!cpu.load_bytes(operand_segment(step->insn), cpu.effective_offset(step), image, size)) return cpu.fault(step);
+  if (!load_image(cpu, step, image, size, format)) return cpu.fault(step);
   set_environment(cpu.vector, unpack(read_fields(image, format), format));
   for (unsigned i = 0; i < 8; ++i)
     std::memcpy(fx_register(cpu.vector, i), image + format.size_bytes() + i * kStateRegisterBytes, kStateRegisterBytes);

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "engine/interp/families.hh"
+#include "engine/interp/memory.hh"
 #include "engine/interp/vector.hh"
 #include "engine/interp/vector_state.hh"
 
@@ -103,11 +104,18 @@ bool is_zero(std::span<const uint8_t> bytes) {
 
 constexpr unsigned kFxAlignment = 16;
 
+/// FXSAVE and FXRSTOR: with #AC on, the first doubleword's alignment counts before the image's (SDM Vol. 2, FXSAVE, leaves
+/// the choice to the processor).
+bool check_fx_alignment(Cpu& cpu, SegmentIndex segment, uint64_t offset) {
+  return check_operand_alignment(cpu, segment, offset, 4) && check_aligned(cpu, segment, offset, kFxAlignment);
+}
+
 void run_fxsave(Cpu& cpu, const Step* step) {
   const Insn& insn = step->insn;
   const SegmentIndex segment = operand_segment(insn);
   const uint64_t offset = cpu.effective_offset(step);
-  if (!x87_gate_open(cpu, false) || !check_aligned(cpu, segment, offset, kFxAlignment)) return cpu.fault(step);
+  if (!x87_gate_open(cpu, false) || !check_fx_alignment(cpu, segment, offset)) return cpu.fault(step);
+  if (!cpu.probe_store(segment, offset + kLegacyBytes - 1, 1)) return cpu.fault(step);  // processors touch the end first
   std::array<uint8_t, kLegacyBytes> image{};
   put_x87(cpu.vector, (insn.prefixes & x86::kPrefixRexW) != 0, image);
   put_mxcsr(cpu.vector, image);
@@ -123,7 +131,8 @@ void run_fxrstor(Cpu& cpu, const Step* step) {
   const Insn& insn = step->insn;
   const SegmentIndex segment = operand_segment(insn);
   const uint64_t offset = cpu.effective_offset(step);
-  if (!x87_gate_open(cpu, false) || !check_aligned(cpu, segment, offset, kFxAlignment)) return cpu.fault(step);
+  if (!x87_gate_open(cpu, false) || !check_fx_alignment(cpu, segment, offset)) return cpu.fault(step);
+  if (!probe_load(cpu, segment, offset + kLegacyBytes - 1, 1)) return cpu.fault(step);
   std::array<uint8_t, kLegacyBytes> image;
   if (!cpu.load_bytes(segment, offset, image.data(), kLegacyBytes)) return cpu.fault(step);
   const auto mxcsr = image_get<uint32_t>(image, kMxcsrAt);
