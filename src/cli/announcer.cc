@@ -66,8 +66,14 @@ void Announcer::error(std::string_view message, const std::vector<std::string>& 
   for (const std::string& line : console) print("  | " + line);
 }
 
-void Announcer::detail(std::string_view text) const {
-  if (style_ != Style::kJson) print(fmt::format("tenon: {}", text));
+void Announcer::stats(std::string_view subject, const std::vector<Counter>& counters) const {
+  nlohmann::json event = {{"event", "stats"}, {"subject", subject}};
+  std::string text = fmt::format("tenon: {}:", subject);
+  for (const Counter& counter : counters) {
+    event[std::string(counter.name)] = counter.value;
+    text += fmt::format(" {} {}", counter.name, counter.value);
+  }
+  print(style_ == Style::kJson ? dump(event) : text);
 }
 
 }  // namespace tenon

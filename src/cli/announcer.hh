@@ -1,6 +1,6 @@
 // Announcer: what tenon itself says during a run, on stderr: as lines for a person, as JSON, or not at all.
 //
-// JSON lines ("--json"): {"event": "start" | "ready" | "exit" | "error", ...}; the fields are in announcer.cc, one
+// JSON lines ("--json"): {"event": "start" | "ready" | "exit" | "error" | "stats", ...}; the fields are in announcer.cc, one
 // function an event. Threads: the main thread.
 #pragma once
 
@@ -34,8 +34,12 @@ class Announcer {
   void hint(std::string_view text) const;
   /// Also in kSilent: whoever asked must learn why there is no result. `console` are the guest's last lines.
   void error(std::string_view message, const std::vector<std::string>& console = {}) const;
-  /// A line of `--stats` or `--verbose`, which was asked for.
-  void detail(std::string_view text) const;
+  /// One line of `--stats`: counters of `subject` by name.
+  struct Counter {
+    std::string_view name;
+    uint64_t value;
+  };
+  void stats(std::string_view subject, const std::vector<Counter>& counters) const;
 
   /// While the terminal is raw, a line feed does not return the carriage.
   void set_raw_terminal(bool raw) { line_end_ = raw ? "\r\n" : "\n"; }

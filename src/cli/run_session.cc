@@ -56,6 +56,7 @@ RunSession::~RunSession() {
 
 Result<int> RunSession::run(const BootFiles& files) {
   files_ = files;
+  shows_console_ = shows_boot();
   TRY(create_loop());
   create_outputs();
   TRY(create_machine(options_.engine));
@@ -148,7 +149,7 @@ void RunSession::drain_console() {
   console_tail_.append(drained_);
   if (console_tail_.has_early_exception() && !early_death_->is_armed()) early_death_->arm(kEarlyDeathMs);
   if (plan_.kind == RunPlan::Kind::kConsole) {
-    write_output(StreamId::kStdout, drained_);
+    if (shows_console_) write_output(StreamId::kStdout, drained_);
   } else if (options_.verbose) {
     write_output(StreamId::kStderr, drained_);
   }
@@ -239,6 +240,8 @@ void RunSession::window_changed() {
 void RunSession::guest_ready() {
   if (command_runs_ && plan_.has_command()) return fail_run("the guest restarted before the command ended");
   restart_expected_ = false;
+  drain_console();  // what the kernel said so far is not the shell's
+  shows_console_ = true;
   const TerminalSize size = terminal_size(kStdin);
   const Result<void> started = guest_->start({.mode = start_mode(plan_.kind),
                                               .stderr_pipe = !streams_.stderr_is_terminal,
@@ -336,6 +339,7 @@ void RunSession::reboot() {
   machine_.reset();
   machine_over_ = false;
   restart_expected_ = false;
+  shows_console_ = shows_boot();
   command_runs_ = false;
   Result<void> started = create_machine(engine);
   if (started) started = machine_->start();
@@ -373,15 +377,18 @@ double RunSession::seconds_since_start() const {
 }
 
 void RunSession::print_stats() const {
-  announcer_.detail(fmt::format("unclaimed accesses: {} port, {} MMIO", stats_.unclaimed_port_accesses,
-                                stats_.unclaimed_mmio_accesses));
+  announcer_.stats("board", {{"unclaimed_port_accesses", stats_.unclaimed_port_accesses},
+                             {"unclaimed_mmio_accesses", stats_.unclaimed_mmio_accesses},
+                             {"resets", stats_.resets}});
   for (size_t i = 0; i < stats_.vcpus.size(); ++i) {
     const VcpuStats& vcpu = stats_.vcpus[i];
-    announcer_.detail(
-        fmt::format("vcpu{}: {} instructions, {} port accesses, {} MMIO accesses, {} interrupts, {} halts, {} TLB "
-                    "misses, {} traces",
-                    i, vcpu.instructions, vcpu.port_accesses, vcpu.mmio_accesses, vcpu.interrupts, vcpu.halts,
-                    vcpu.tlb_misses, vcpu.traces_decoded));
+    announcer_.stats(fmt::format("vcpu{}", i), {{"instructions", vcpu.instructions},
+                                                {"port_accesses", vcpu.port_accesses},
+                                                {"mmio_accesses", vcpu.mmio_accesses},
+                                                {"interrupts", vcpu.interrupts},
+                                                {"halts", vcpu.halts},
+                                                {"tlb_misses", vcpu.tlb_misses},
+                                                {"traces_decoded", vcpu.traces_decoded}});
   }
 }
 

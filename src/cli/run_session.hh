@@ -92,6 +92,8 @@ class RunSession final : private GuestSession::Client {
   void stop_loop_when_done();
   void print_stats() const;
   double seconds_since_start() const;
+  /// Whether a person at the console sees it from the first byte, or from where our init starts the shell.
+  bool shows_boot() const { return options_.verbose || !options_.has_our_init(); }
 
   const RunOptions& options_;
   const RunPlan& plan_;
@@ -122,6 +124,7 @@ class RunSession final : private GuestSession::Client {
   bool command_runs_ = false;  // between guest_started() and guest_exited()
   bool input_closed_ = false;  // the command reads no more of its stdin
   bool ending_ = false;        // a first signal has come
+  bool shows_console_ = true;
   bool machine_over_ = false;
   bool restart_expected_ = false;
 };

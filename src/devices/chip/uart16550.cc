@@ -85,8 +85,8 @@ Uart16550::Uart16550(std::string name, Clock& clock, IrqLine irq, ByteSink& sink
       sink_(sink),
       pin_(irq),
       flush_timer_(clock.make_timer([this] { flush(); })) {
-  transmit_.reserve(kTransmitBufferSize);
-  outgoing_.reserve(kTransmitBufferSize);
+  transmit_.reserve(kTransmitBufferSize + kFifoSize);
+  outgoing_.reserve(kTransmitBufferSize + kFifoSize);
   const MutexLock lock(mutex_);
   reset_registers();
 }
@@ -197,13 +197,13 @@ void Uart16550::write_thr(uint8_t value, Action& action) {
     thre_pending_ = true;
     return;
   }
-  // Full while another thread is in the sink: the byte overwrites nothing and is lost, as with a THR that was not
-  // empty.
-  if (transmit_.size() < kTransmitBufferSize) {
+  // A driver that has seen THRE fills the whole FIFO without looking again (PC16550D 8.6, FIFO operation), so that much is taken beyond
+  // the size at which THRE goes. What comes after that is lost, as with a THR that was not empty.
+  if (transmit_.size() < kTransmitBufferSize + kFifoSize) {
     transmit_.push_back(value);
     action.arm_timer = transmit_.size() == 1;
   }
-  action.flush = transmit_.size() == kTransmitBufferSize;
+  action.flush = transmit_.size() >= kTransmitBufferSize;
   thre_pending_ = !action.flush;
 }
 
@@ -306,7 +306,7 @@ void Uart16550::flush() {
   mutex_.lock();
   while (!is_flushing_ && !transmit_.empty()) {
     is_flushing_ = true;
-    const bool was_full = transmit_.size() == kTransmitBufferSize;
+    const bool was_full = transmit_.size() >= kTransmitBufferSize;
     outgoing_.clear();
     outgoing_.swap(transmit_);
     if (was_full) thre_pending_ = true;
