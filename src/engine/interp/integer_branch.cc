@@ -64,12 +64,18 @@ void jump_memory(Cpu& cpu, const Step* step) {
   return branch_to<T>(cpu, step, target);
 }
 
-/// Pushes the return address and goes to `target`.
+/// Pushes the return address and goes to `target`. The store comes before the check of the target, as on processors: a
+/// refused target leaves it below the stack pointer, which does not move.
 template <typename T>
 [[gnu::always_inline]] inline void call_to(Cpu& cpu, const Step* step, uint64_t target) {
-  if (!is_target<T>(cpu, target)) [[unlikely]] return cpu.fault(step, x86::kGeneralProtection, 0);
+  constexpr bool kFlat = sizeof(T) == 8;
   const T back = static_cast<T>(cpu.next_rip(step));
-  if (!push<sizeof(T) == 8, T>(cpu, back)) return cpu.fault(step);
+  const uint64_t old_rsp = cpu.gpr[x86::kRsp];
+  if (!push<kFlat, T>(cpu, back)) return cpu.fault(step);
+  if (!is_target<T>(cpu, target)) [[unlikely]] {
+    cpu.gpr[x86::kRsp] = old_rsp;
+    return cpu.fault(step, x86::kGeneralProtection, 0);
+  }
   cpu.rip = target;
 }
 

@@ -126,25 +126,20 @@ void pop_all(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
-/// ENTER (SDM Vol. 2): everything is checked or read before rSP and rBP change.
+/// ENTER (SDM Vol. 2): the stores go one by one as on processors, rSP and rBP change after the last of them.
 template <typename T>
 void enter(Cpu& cpu, const Step* step) {
   constexpr int64_t kSize = sizeof(T);
   const unsigned level = step->insn.immediate2 & 31u;
-  const uint64_t allocation = static_cast<uint16_t>(step->insn.immediate);
+  const auto allocation = static_cast<int64_t>(static_cast<uint16_t>(step->insn.immediate));
   const int64_t pushed = kSize * (1 + static_cast<int64_t>(level));
   const uint64_t frame = cpu.stack_offset(-kSize);
-  const uint64_t final_offset = cpu.stack_offset(-pushed - static_cast<int64_t>(allocation));
-  for (int64_t delta = kSize; delta <= pushed; delta += kSize) {
-    if (!cpu.probe_store(x86::kSs, cpu.stack_offset(-delta), sizeof(T))) return cpu.fault(step);
-  }
-  if (!cpu.probe_store(x86::kSs, final_offset, 1)) return cpu.fault(step);
   if (!cpu.store<T>(x86::kSs, frame, cpu.reg<T>(x86::kRbp))) return cpu.fault(step);
-  const uint64_t bp_delta = cpu.gpr[x86::kRbp] - cpu.gpr[x86::kRsp];
+  const auto from_bp = static_cast<int64_t>(cpu.gpr[x86::kRbp] - cpu.gpr[x86::kRsp]);
   for (unsigned i = 1; i < level; ++i) {
     T link;
     const int64_t down = static_cast<int64_t>(i) * kSize;
-    if (!cpu.load<T>(x86::kSs, cpu.stack_offset(static_cast<int64_t>(bp_delta) - down), link)) return cpu.fault(step);
+    if (!cpu.load<T>(x86::kSs, cpu.stack_offset(from_bp - down), link)) return cpu.fault(step);
     if (!cpu.store<T>(x86::kSs, cpu.stack_offset(-down - kSize), link)) return cpu.fault(step);
   }
   // The frame pointer as pushed and kept is the stack pointer after the first push, upper part of RSP included.
@@ -153,6 +148,8 @@ void enter(Cpu& cpu, const Step* step) {
   const uint64_t frame_pointer = cpu.gpr[x86::kRsp];
   cpu.gpr[x86::kRsp] = old_rsp;
   if (level > 0 && !cpu.store<T>(x86::kSs, cpu.stack_offset(-pushed), static_cast<T>(frame_pointer))) return cpu.fault(step);
+  const uint64_t final_offset = cpu.stack_offset(-pushed - allocation);
+  if (!cpu.probe_store(x86::kSs, final_offset, sizeof(T))) return cpu.fault(step);
   cpu.set_stack_offset(final_offset);
   cpu.set_reg<T>(x86::kRbp, static_cast<T>(frame_pointer));
   return next(cpu, step);
