@@ -6,6 +6,7 @@
 
 #include "machine/cpuid_table.hh"
 #include "machine/firmware/acpi.hh"
+#include "machine/firmware/bios_data.hh"
 #include "machine/firmware/smbios.hh"
 #include "spec/apic.hh"
 
@@ -36,6 +37,14 @@ constexpr SerialRow kSerialRows[kSerialPorts] = {
     {"uart3", 0x2e8, 1, 1},
 };
 // clang-format on
+
+/// SMBIOS keeps the first three fields little-endian (DSP0134 7.2.1).
+std::array<uint8_t, 16> smbios_uuid(std::array<uint8_t, 16> uuid) {
+  std::reverse(uuid.begin(), uuid.begin() + 4);
+  std::reverse(uuid.begin() + 4, uuid.begin() + 6);
+  std::reverse(uuid.begin() + 6, uuid.begin() + 8);
+  return uuid;
+}
 
 /// The other end of a serial port with no cable in it.
 class NullSink final : public ByteSink {
@@ -173,15 +182,17 @@ Result<Gpa> Board::load_firmware_tables() {
   SmbiosConfig smbios;
   smbios.vcpus = config_.vcpus;
   smbios.ram = ram_;
+  smbios.uuid = smbios_uuid(config_.uuid);
   for (const CpuidEntry& entry : cpuid_.front()) {
     if (entry.leaf != 1) continue;
     smbios.cpuid_eax = entry.result.eax;
     smbios.cpuid_edx = entry.result.edx;
   }
-  const FirmwareTables dmi = build_smbios(smbios, kSmbiosBase);
-  // Both lie in the reserved area below 1 MiB, which is RAM of every board.
-  CHECK(memory_.load(tables.base, tables.bytes));
-  CHECK(memory_.load(dmi.base, dmi.bytes));
+  // All of these lie below 1 MiB, which is RAM of every board.
+  std::vector<FirmwareTables> all = build_bios_data();
+  all.push_back(tables);
+  all.push_back(build_smbios(smbios, kSmbiosBase));
+  for (const FirmwareTables& one : all) CHECK(memory_.load(one.base, one.bytes));
   return tables.base;
 }
 

@@ -39,6 +39,7 @@ struct BoardConfig {
   uint32_t vcpus = 1;
   uint64_t memory_bytes = 0;
   PersonalityKind personality = PersonalityKind::kKvm;
+  std::array<uint8_t, 16> uuid{};                // as RFC 4122 writes it
   std::array<ByteSink*, kSerialPorts> serial{};  // nullptr: nothing at the other end
   // What the guest may ask for; called on vCPU threads, so they only note the request.
   std::function<void()> on_reset;

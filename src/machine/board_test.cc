@@ -30,6 +30,7 @@ class BoardTest : public ::testing::Test {
     config.clock = &clock_;
     config.vcpus = vcpus;
     config.memory_bytes = memory;
+    config.uuid = uuid_;
     config.serial[0] = &sink_;
     config.on_reset = [this] { ++resets_; };
     config.on_power_off = [this] { ++power_offs_; };
@@ -52,6 +53,7 @@ class BoardTest : public ::testing::Test {
   FakeClock clock_;
   RecordingSink sink_;
   std::unique_ptr<FakeEngine> engine_;
+  std::array<uint8_t, 16> uuid_{};
   int resets_ = 0;
   int power_offs_ = 0;
   uint32_t debug_value_ = 0;
@@ -180,6 +182,16 @@ TEST_F(BoardTest, FirmwareTablesAreInGuestMemory) {
   EXPECT_EQ(std::string(text, 8), "RSD PTR ");
   ASSERT_TRUE(board->memory().read(Gpa(0xf0000), std::as_writable_bytes(std::span(text))));
   EXPECT_EQ(std::string(text, 5), "_SM3_");
+}
+
+TEST_F(BoardTest, UuidIsInSmbiosByteOrder) {
+  uuid_ = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff};
+  const auto board = make();
+  ASSERT_TRUE(board->load_firmware_tables());
+  std::string tables(512, ' ');
+  ASSERT_TRUE(board->memory().read(Gpa(0xf0000), std::as_writable_bytes(std::span(tables))));
+  const std::string wanted("\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff", 16);
+  EXPECT_NE(tables.find(wanted), std::string::npos);
 }
 
 TEST_F(BoardTest, MemoryAboveFourGigabytes) {

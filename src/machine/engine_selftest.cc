@@ -27,8 +27,9 @@ constexpr uint64_t kLoopInstructions = 6 * 10000;  // LOOP_COUNT turns in engine
 constexpr uint64_t kMemorySize = 2 << 20;
 constexpr auto kTimeLimit = std::chrono::seconds(2);
 
-constexpr std::array kStepNames = {"the first instruction", "a port write at CPL 0", "LOCK CMPXCHG16B",
-                                   "XSAVE and XRSTOR",      "INT3 at CPL 0",         "IRET to CPL 3 and INT3 from there",
+constexpr std::array kStepNames = {"the first instruction", "a port write at CPL 0",
+                                   "LOCK CMPXCHG16B",       "XSAVE and XRSTOR",
+                                   "INT3 at CPL 0",         "IRET to CPL 3 and INT3 from there",
                                    "the timed loop",        "the end of the loop"};
 
 /// The guest's whole machine: a port to report on. Everything else answers as an empty bus.
@@ -45,7 +46,8 @@ class ReportIo final : public CpuIo {
     } else {
       last_step_ = static_cast<SelfTestStep>(value);
       if (last_step_ == SelfTestStep::kLoopStart) loop_start_ = now;
-      if (last_step_ == SelfTestStep::kLoopEnd) loop_seconds_ = std::chrono::duration<double>(now - loop_start_).count();
+      if (last_step_ == SelfTestStep::kLoopEnd)
+        loop_seconds_ = std::chrono::duration<double>(now - loop_start_).count();
     }
     if (faulted_ || last_step_ == SelfTestStep::kLoopEnd) vcpu_.request_stop();
   }

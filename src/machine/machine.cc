@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <random>
 
 #include "base/thread.hh"
@@ -40,6 +41,15 @@ std::vector<std::byte> random_bytes(size_t count) {
   return bytes;
 }
 
+/// A random UUID, version 4 (RFC 4122 4.4).
+std::array<uint8_t, 16> random_uuid() {
+  std::array<uint8_t, 16> uuid{};
+  std::ranges::transform(random_bytes(uuid.size()), uuid.begin(), [](std::byte b) { return static_cast<uint8_t>(b); });
+  uuid[6] = static_cast<uint8_t>((uuid[6] & 0x0f) | 0x40);
+  uuid[8] = static_cast<uint8_t>((uuid[8] & 0x3f) | 0x80);
+  return uuid;
+}
+
 }  // namespace
 
 Machine::Machine(MachineConfig config) : config_(std::move(config)) {}
@@ -67,6 +77,7 @@ Result<void> Machine::build() {
   board.vcpus = config_.cpus;
   board.memory_bytes = config_.memory_bytes;
   board.personality = TRY(parse_personality(config_.personality));
+  board.uuid = config_.uuid == decltype(config_.uuid){} ? random_uuid() : config_.uuid;
   board.serial = config_.serial;
   board.on_reset = [this] { post_reset(); };
   board.on_power_off = [this] { post_end({MachineEnd::Kind::kPowerOff, 0, "the guest switched off"}); };
@@ -163,6 +174,12 @@ MachineStats Machine::stats() const {
   const bool has_vcpus = threads_ != nullptr && machine_thread_.joinable();
   for (uint32_t id = 0; has_vcpus && id < config_.cpus; ++id) stats.vcpus.push_back(threads_->stats(VcpuId{id}));
   return stats;
+}
+
+x86::CpuState Machine::vcpu_state(VcpuId id) {
+  const MutexLock lock(lifecycle_mutex_);
+  CHECK(state_ == State::kPaused);
+  return threads_->get_state(id);
 }
 
 // --- Requests: posted by vCPU threads, performed by the machine's.

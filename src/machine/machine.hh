@@ -40,6 +40,7 @@ struct MachineEnd {
 
 struct MachineConfig {
   std::string name = "tenon";
+  std::array<uint8_t, 16> uuid{};           // in SMBIOS; all zero: a random one
   std::string engine = "auto";              // see engine_choice.hh
   std::unique_ptr<Engine> engine_instance;  // instead of `engine`; for tests
   uint32_t cpus = 1;
@@ -89,6 +90,8 @@ class Machine {
   /// "bzImage 6.1.0-9 (lz4), 64-bit boot protocol".
   const std::string& kernel_description() const { return kernel_description_; }
   MachineStats stats() const;
+  /// Registers of a vCPU; only between pause() and resume().
+  x86::CpuState vcpu_state(VcpuId id);
 
  private:
   enum class State : uint8_t { kCreated, kRunning, kPaused, kEnded };
