@@ -33,11 +33,18 @@ Result<EngineChoice> choose_automatically() {
   return EngineChoice{TRY(make_kvm_engine()), "KVM passed its self-test"};
 }
 
+/// KVM as asked for; where it fails its self-test the reason warns that a stock kernel will hardly run.
+Result<EngineChoice> choose_kvm() {
+  const std::unique_ptr<Engine> trial = TRY(make_kvm_engine());
+  const std::string reason = TRY(why_not_kvm(*trial));
+  return EngineChoice{TRY(make_kvm_engine()), reason.empty() ? "" : reason + "; expect trouble, or use --engine interp"};
+}
+
 }  // namespace
 
 Result<EngineChoice> choose_engine(std::string_view name) {
   if (name == "interp") return EngineChoice{make_interp_engine(), ""};
-  if (name == "kvm") return EngineChoice{TRY(make_kvm_engine()), ""};
+  if (name == "kvm") return choose_kvm();
   if (name == "auto") return choose_automatically();
   return fail(ErrorCode::kInvalidArgument, fmt::format("engine \"{}\": choose auto, kvm or interp", name));
 }

@@ -17,7 +17,7 @@ PortAccess port_access(kvm_run& run) {
 Failure internal_error(const kvm_run& run) {
   // KVM API 5, KVM_EXIT_INTERNAL_ERROR: suberror 1 is an instruction that KVM could not emulate.
   if (run.internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
-    return {"KVM could not emulate an instruction (a software KVM?); run with --engine interp"};
+    return {"KVM could not emulate an instruction; is it a software KVM?"};
   return {fmt::format("KVM internal error, suberror {}", run.internal.suberror)};
 }
 
