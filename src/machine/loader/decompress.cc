@@ -35,13 +35,17 @@ std::unexpected<Error> too_large(std::string_view format, uint64_t capacity) {
               fmt::format("{} stream unpacks to more than the limit of {} bytes", format, capacity - 1));
 }
 
-/// Makes room behind `used` bytes; false where the limit is reached. The first size is a multiple of the input, later
-/// ones double, so that a small hostile file that promises a large output costs nothing before it delivers.
+/// What to allocate first: a multiple of the input, so that a small hostile file that promises a large output costs
+/// nothing before it delivers.
+uint64_t first_output_size(Input input, uint64_t capacity) {
+  return std::min(capacity, kFirstOutputSize + kFirstOutputRatio * input.size());
+}
+
+/// Makes room behind `used` bytes; false where the limit is reached.
 bool grow(Output& output, uint64_t used, Input input, uint64_t capacity) {
   if (used < output.size()) return true;
   if (used >= capacity) return false;
-  const uint64_t first = kFirstOutputSize + kFirstOutputRatio * input.size();
-  output.resize(std::min(capacity, std::max(first, used * 2)));
+  output.resize(std::min(capacity, std::max(first_output_size(input, capacity), used * 2)));
   return true;
 }
 
@@ -114,6 +118,7 @@ Result<Output> unlz4(Input input, uint64_t capacity) {
   constexpr uint64_t kBlockSizeMax = 8 << 20;
   const int compressed_max = LZ4_compressBound(kBlockSizeMax);
   Output output;
+  output.reserve(first_output_size(input, capacity));
   uint64_t offset = sizeof(le32);
   uint64_t produced = 0;
   while (offset < input.size()) {
