@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "engine/empty_cpu_io.hh"
 #include "engine/interp/interp_engine.hh"
 #include "host/host_clock.hh"
 #include "machine/flat_guest.hh"
@@ -22,25 +23,12 @@ constexpr size_t kGuestSize = 1024;
 constexpr uint16_t kDonePort = 0xf5;
 
 /// No devices: the only port that matters ends the run.
-class DoneIo final : public CpuIo {
+class DoneIo final : public EmptyCpuIo {
  public:
   explicit DoneIo(Vcpu& vcpu) : vcpu_(vcpu) {}
-  uint32_t read_port(IoPort, unsigned) override { return 0; }
   void write_port(IoPort port, unsigned, uint32_t) override {
     if (number(port) == kDonePort) vcpu_.request_stop();
   }
-  uint64_t read_mmio(Gpa, unsigned) override { return 0; }
-  void write_mmio(Gpa, unsigned, uint64_t) override {}
-  bool read_msr(uint32_t, uint64_t&) override { return false; }
-  bool write_msr(uint32_t, uint64_t) override { return false; }
-  bool hypercall(std::span<uint64_t, 16>, unsigned) override { return false; }
-  int acknowledge_interrupt() override { return -1; }
-  bool interrupt_pending() override { return false; }
-  void timer_expired() override {}
-  uint8_t startup_vector() override { return 0; }
-  void init_received() override {}
-  uint8_t read_cr8() override { return 0; }
-  void write_cr8(uint8_t) override {}
 
  private:
   Vcpu& vcpu_;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/mutex.hh"
+#include "engine/empty_cpu_io.hh"
 #include "host/host_clock.hh"
 #include "machine/flat_guest.hh"
 
@@ -33,11 +34,10 @@ constexpr std::array kStepNames = {"the first instruction", "a port write at CPL
                                    "the timed loop",        "the end of the loop"};
 
 /// The guest's whole machine: a port to report on. Everything else answers as an empty bus.
-class ReportIo final : public CpuIo {
+class ReportIo final : public EmptyCpuIo {
  public:
   explicit ReportIo(Vcpu& vcpu) : vcpu_(vcpu) {}
 
-  uint32_t read_port(IoPort, unsigned) override { return 0xffffffff; }
   void write_port(IoPort port, unsigned, uint32_t value) override {
     if (number(port) != kReportPort) return;
     const auto now = std::chrono::steady_clock::now();
@@ -51,18 +51,6 @@ class ReportIo final : public CpuIo {
     }
     if (faulted_ || last_step_ == SelfTestStep::kLoopEnd) vcpu_.request_stop();
   }
-  uint64_t read_mmio(Gpa, unsigned) override { return ~uint64_t{0}; }
-  void write_mmio(Gpa, unsigned, uint64_t) override {}
-  bool read_msr(uint32_t, uint64_t&) override { return false; }
-  bool write_msr(uint32_t, uint64_t) override { return false; }
-  bool hypercall(std::span<uint64_t, 16>, unsigned) override { return false; }
-  int acknowledge_interrupt() override { return -1; }
-  bool interrupt_pending() override { return false; }
-  void timer_expired() override {}
-  uint8_t startup_vector() override { return 0; }
-  void init_received() override {}
-  uint8_t read_cr8() override { return 0; }
-  void write_cr8(uint8_t) override {}
 
   SelfTestStep last_step() const { return last_step_; }
   bool faulted() const { return faulted_; }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 
+#include "engine/empty_cpu_io.hh"
 #include "machine/flat_guest.hh"
 
 namespace tenon::differential {
@@ -40,28 +41,15 @@ bool pushes_error_code(unsigned vector) {  // SDM Vol. 3 Table 6-1
 }  // namespace
 
 /// Ends the run at the stub's OUT; its port is the vector.
-class GuestCpu::StubIo final : public CpuIo {
+class GuestCpu::StubIo final : public EmptyCpuIo {
  public:
   explicit StubIo(Vcpu& vcpu) : vcpu_(vcpu) {}
   int vector = -1;
 
-  uint32_t read_port(IoPort, unsigned) override { return 0; }
   void write_port(IoPort port, unsigned, uint32_t) override {
     vector = number(port);
     vcpu_.request_stop();
   }
-  uint64_t read_mmio(Gpa, unsigned) override { return 0; }
-  void write_mmio(Gpa, unsigned, uint64_t) override {}
-  bool read_msr(uint32_t, uint64_t&) override { return false; }
-  bool write_msr(uint32_t, uint64_t) override { return false; }
-  bool hypercall(std::span<uint64_t, 16>, unsigned) override { return false; }
-  int acknowledge_interrupt() override { return -1; }
-  bool interrupt_pending() override { return false; }
-  void timer_expired() override {}
-  uint8_t startup_vector() override { return 0; }
-  void init_received() override {}
-  uint8_t read_cr8() override { return 0; }
-  void write_cr8(uint8_t) override {}
 
  private:
   Vcpu& vcpu_;

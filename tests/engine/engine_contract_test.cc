@@ -9,6 +9,7 @@
 #include <map>
 #include <thread>
 
+#include "engine/empty_cpu_io.hh"
 #include "engine/interp/interp_engine.hh"
 #include "engine/kvm/kvm_engine.hh"
 #include "host/host_clock.hh"
@@ -32,7 +33,7 @@ constexpr uint16_t kReportPort = 0xf4;
 constexpr uint16_t kDonePort = 0xf5;
 
 /// A machine of one to two vCPUs with scripted call-outs that it records.
-class ScriptedIo : public CpuIo {
+class ScriptedIo : public EmptyCpuIo {
  public:
   explicit ScriptedIo(std::function<void()> stop) : stop_(std::move(stop)) {}
 
@@ -69,14 +70,9 @@ class ScriptedIo : public CpuIo {
     msrs[index] = value;
     return true;
   }
-  bool hypercall(std::span<uint64_t, 16>, unsigned) override { return false; }
   int acknowledge_interrupt() override { return vector.exchange(-1); }
   bool interrupt_pending() override { return vector.load() >= 0; }
-  void timer_expired() override {}
   uint8_t startup_vector() override { return 5; }
-  void init_received() override {}
-  uint8_t read_cr8() override { return 0; }
-  void write_cr8(uint8_t) override {}
 
   struct Write {
     uint64_t address;
