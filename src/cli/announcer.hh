@@ -1,7 +1,7 @@
 // Announcer: what tenon itself says during a run, on stderr: as lines for a person, as JSON, or not at all.
 //
-// JSON lines ("--json"): {"event": "start" | "ready" | "exit" | "error" | "stats", ...}; the fields are in announcer.cc, one
-// function an event. Threads: the main thread.
+// JSON lines ("--json"): {"event": "start" | "ready" | "exit" | "error" | "stats", ...}; the fields are in
+// announcer.cc, one function an event. Threads: the main thread.
 #pragma once
 
 #include <cstdint>

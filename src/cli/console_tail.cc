@@ -6,6 +6,8 @@ namespace tenon {
 
 namespace {
 
+constexpr std::string_view kPanic = "Kernel panic - not syncing";
+
 /// Length of the escape sequence at the start of `text` (ECMA-48 5.4: CSI parameters end with a byte 0x40 to 0x7E).
 size_t escape_length(std::string_view text) {
   if (text.size() < 2 || text[1] != '[') return std::min<size_t>(text.size(), 2);
@@ -27,14 +29,25 @@ std::string printable(std::string_view line) {
 
 }  // namespace
 
+bool ConsoleTail::has_panic() const { return text_.find(kPanic) != std::string::npos; }
+
 void ConsoleTail::append(std::span<const uint8_t> bytes) {
   text_.append(bytes.begin(), bytes.end());
   if (text_.size() > 2 * kCapacity) text_.erase(0, text_.size() - kCapacity);
 }
 
-std::vector<std::string> ConsoleTail::last_lines(size_t count) const {
+std::vector<std::string> ConsoleTail::death_lines(size_t count) const {
+  const size_t panic = text_.find(kPanic);
+  if (panic == std::string::npos) return last_lines(count);
+  const size_t line_start = text_.rfind('\n', panic) + 1;  // npos + 1 is the start of the text
+  size_t end = line_start;
+  for (size_t lines = 0; lines < count && end != std::string::npos; ++lines) end = text_.find('\n', end + 1);
+  return last_lines_of(std::string_view(text_).substr(line_start, end - line_start), count);
+}
+
+std::vector<std::string> ConsoleTail::last_lines_of(std::string_view text, size_t count) {
   std::vector<std::string> lines;
-  std::string_view rest = text_;
+  std::string_view rest = text;
   while (!rest.empty() && lines.size() < count) {
     const size_t newline = rest.rfind('\n');
     const size_t start = newline == std::string_view::npos ? 0 : newline + 1;

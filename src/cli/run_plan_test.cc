@@ -80,6 +80,16 @@ TEST(ConsoleTail, KnowsAPanic) {
   EXPECT_TRUE(tail.has_panic());
 }
 
+TEST(ConsoleTail, DeathIsToldFromThePanicOn) {
+  ConsoleTail tail;
+  std::string text = "before\r\n[1.0] Kernel panic - not syncing: VFS: no root\r\n";
+  for (int i = 0; i < 50; ++i) text += "trace " + std::to_string(i) + "\r\n";
+  tail.append(std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size()));
+  EXPECT_THAT(tail.death_lines(2), ElementsAre("[1.0] Kernel panic - not syncing: VFS: no root", "trace 0"));
+  EXPECT_THAT(tail.death_lines(1000).size(), 51u);
+  EXPECT_THAT(tail.last_lines(1), ElementsAre("trace 49"));
+}
+
 TEST(Progress, Lines) {
   EXPECT_EQ(Progress::line("fetching x", 0.425), "tenon: fetching x  42%");
   EXPECT_EQ(Progress::line("fetching x", 1), "tenon: fetching x 100%");

@@ -362,7 +362,7 @@ void RunSession::end_machine(int status) {
 }
 
 void RunSession::fail_run(const std::string& message) {
-  if (!status_) announcer_.error(message, console_tail_.last_lines(kConsoleLinesShown));
+  if (!status_) announcer_.error(message, console_tail_.death_lines(kConsoleLinesShown));
   end_machine(exit_status::kTenonError);
 }
 
