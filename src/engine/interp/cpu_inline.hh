@@ -1,8 +1,8 @@
 // Inline bodies of Cpu: register access, effective addresses, and the path of a memory access that hits the soft TLB.
 //
-// The tag compare of the TLB also catches an access that crosses its page: the tag is made from the last byte's page, the
-// index from the first byte's, so they never agree. Guest RAM is accessed with one host instruction of the access's own
-// size; x86 guest memory ordering is the host's.
+// The tag compare of the TLB also catches an access that crosses its page: the tag is made from the last byte's page,
+// the index from the first byte's, so they never agree. Guest RAM is accessed with one host instruction of the access's
+// own size; x86 guest memory ordering is the host's.
 #pragma once
 
 #include <type_traits>
@@ -28,20 +28,22 @@ inline void store_host(void* host, T value) {
 }
 
 /// Whether one TLB set has [linear, linear + size), and its host address.
-[[gnu::always_inline]] inline bool tlb_hit(const TlbEntry* set, uint64_t generation, uint64_t linear, unsigned size_bytes,
-                                           void*& host) {
+[[gnu::always_inline]] inline bool tlb_hit(const TlbEntry* set, uint64_t generation, uint64_t linear,
+                                           unsigned size_bytes, void*& host) {
   const TlbEntry& entry = set[(linear / kPageSize) % Cpu::kTlbEntries];
   const uint64_t tag = ((linear + size_bytes - 1) & ~(kPageSize - 1)) | generation;
-  if (entry.tag != tag) [[unlikely]] return false;
+  if (entry.tag != tag) [[unlikely]]
+    return false;
   host = reinterpret_cast<void*>(linear + entry.addend);
   return true;
 }
 
-[[gnu::always_inline]] inline bool segment_hit(const Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes,
-                                               Access access, void*& host) {
+[[gnu::always_inline]] inline bool segment_hit(const Cpu& cpu, SegmentIndex segment, uint64_t offset,
+                                               unsigned size_bytes, Access access, void*& host) {
   const SegmentWindow& window = cpu.window[segment];
   const uint64_t end = access == Access::kWrite ? window.write_end : window.read_end;
-  if (offset + size_bytes > end) [[unlikely]] return false;
+  if (offset + size_bytes > end) [[unlikely]]
+    return false;
   const TlbEntry* set = access == Access::kWrite ? cpu.tlb_write : cpu.tlb_read;
   return tlb_hit(set, cpu.tlb_generation, (window.base + offset) & cpu.linear_mask, size_bytes, host);
 }
@@ -117,7 +119,8 @@ inline void Cpu::set_reg(unsigned number, T value) {
 
 inline uint64_t Cpu::effective_offset(const Step* step) const {
   const Insn& insn = step->insn;
-  const uint64_t sum = gpr[insn.base] + (gpr[insn.index] << insn.scale) + static_cast<uint64_t>(int64_t{insn.displacement});
+  const uint64_t sum =
+      gpr[insn.base] + (gpr[insn.index] << insn.scale) + static_cast<uint64_t>(int64_t{insn.displacement});
   if (insn.address_size == 8) return sum;
   return insn.address_size == 4 ? static_cast<uint32_t>(sum) : static_cast<uint16_t>(sum);
 }

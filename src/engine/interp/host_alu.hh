@@ -15,7 +15,12 @@ namespace tenon::interp {
 
 /// Flags in AX form: bit positions of LAHF's AH, and SETO's AL.
 enum AxFlags : uint16_t {
-  kAxOf = 1u << 0, kAxCf = 1u << 8, kAxPf = 1u << 10, kAxAf = 1u << 12, kAxZf = 1u << 14, kAxSf = 1u << 15,
+  kAxOf = 1u << 0,
+  kAxCf = 1u << 8,
+  kAxPf = 1u << 10,
+  kAxAf = 1u << 12,
+  kAxZf = 1u << 14,
+  kAxSf = 1u << 15,
   kAxAll = kAxOf | kAxCf | kAxPf | kAxAf | kAxZf | kAxSf,
 };
 
@@ -34,10 +39,12 @@ enum class Shift : uint8_t { kRol, kRor, kRcl, kRcr, kShl, kShr, kSal, kSar };
 #define TENON_CARRY_IN "btw $8, %%ax\n\t"
 
 // Two operands, destination `a`. The asm text is the same for every size: the register operand gives the suffix.
-#define TENON_ALU2(mnemonic) asm(mnemonic " %[b], %[a]\n\t" TENON_FLAGS_OUT : [a] "+r"(a), "=a"(flags) : [b] "r"(b) : "cc")
+#define TENON_ALU2(mnemonic) \
+  asm(mnemonic " %[b], %[a]\n\t" TENON_FLAGS_OUT : [a] "+r"(a), "=a"(flags) : [b] "r"(b) : "cc")
 #define TENON_ALU2_CARRY(mnemonic) \
   asm(TENON_CARRY_IN mnemonic " %[b], %[a]\n\t" TENON_FLAGS_OUT : [a] "+r"(a), "+a"(flags) : [b] "r"(b) : "cc")
-#define TENON_ALU2_READ(mnemonic) asm(mnemonic " %[b], %[a]\n\t" TENON_FLAGS_OUT : "=a"(flags) : [a] "r"(a), [b] "r"(b) : "cc")
+#define TENON_ALU2_READ(mnemonic) \
+  asm(mnemonic " %[b], %[a]\n\t" TENON_FLAGS_OUT : "=a"(flags) : [a] "r"(a), [b] "r"(b) : "cc")
 
 /// a = a op b for a register destination (CMP and TEST leave a).
 template <Alu op, typename T>
@@ -70,10 +77,15 @@ constexpr char suffix() {
 }
 
 /// [p] = [p] op b in one host instruction, with the LOCK prefix where `locked`: atomic as the guest's own.
-#define TENON_ALU_MEM(prefix, mnemonic)                                                             \
-  asm volatile(prefix mnemonic " %[b], (%[p])\n\t" TENON_FLAGS_OUT : "=a"(flags) : [p] "r"(p), [b] "r"(b) : "cc", "memory")
-#define TENON_ALU_MEM_CARRY(prefix, mnemonic)                                                                    \
-  asm volatile(TENON_CARRY_IN prefix mnemonic " %[b], (%[p])\n\t" TENON_FLAGS_OUT : "+a"(flags) : [p] "r"(p), [b] "r"(b) \
+#define TENON_ALU_MEM(prefix, mnemonic)                            \
+  asm volatile(prefix mnemonic " %[b], (%[p])\n\t" TENON_FLAGS_OUT \
+               : "=a"(flags)                                       \
+               : [p] "r"(p), [b] "r"(b)                            \
+               : "cc", "memory")
+#define TENON_ALU_MEM_CARRY(prefix, mnemonic)                                     \
+  asm volatile(TENON_CARRY_IN prefix mnemonic " %[b], (%[p])\n\t" TENON_FLAGS_OUT \
+               : "+a"(flags)                                                      \
+               : [p] "r"(p), [b] "r"(b)                                           \
                : "cc", "memory")
 
 template <Alu op, bool locked, typename T>
@@ -97,24 +109,44 @@ template <Alu op, bool locked, typename T>
   }
 }
 
-#define TENON_ALU1_MEM_SIZED(text_before, text_after)                                                             \
-  if constexpr (sizeof(T) == 1) asm volatile(text_before "b (%[p])\n\t" text_after : "+a"(flags) : [p] "r"(p) : "cc", "memory"); \
-  if constexpr (sizeof(T) == 2) asm volatile(text_before "w (%[p])\n\t" text_after : "+a"(flags) : [p] "r"(p) : "cc", "memory"); \
-  if constexpr (sizeof(T) == 4) asm volatile(text_before "l (%[p])\n\t" text_after : "+a"(flags) : [p] "r"(p) : "cc", "memory"); \
-  if constexpr (sizeof(T) == 8) asm volatile(text_before "q (%[p])\n\t" text_after : "+a"(flags) : [p] "r"(p) : "cc", "memory")
+#define TENON_ALU1_MEM_SIZED(text_before, text_after)                                                \
+  if constexpr (sizeof(T) == 1)                                                                      \
+    asm volatile(text_before "b (%[p])\n\t" text_after : "+a"(flags) : [p] "r"(p) : "cc", "memory"); \
+  if constexpr (sizeof(T) == 2)                                                                      \
+    asm volatile(text_before "w (%[p])\n\t" text_after : "+a"(flags) : [p] "r"(p) : "cc", "memory"); \
+  if constexpr (sizeof(T) == 4)                                                                      \
+    asm volatile(text_before "l (%[p])\n\t" text_after : "+a"(flags) : [p] "r"(p) : "cc", "memory"); \
+  if constexpr (sizeof(T) == 8)                                                                      \
+  asm volatile(text_before "q (%[p])\n\t" text_after : "+a"(flags) : [p] "r"(p) : "cc", "memory")
 
 template <Alu op, bool locked, typename T>
 [[gnu::always_inline]] inline void alu1_memory(void* p, uint16_t& flags) {
   if constexpr (locked) {
-    if constexpr (op == Alu::kInc) { TENON_ALU1_MEM_SIZED(TENON_CARRY_IN "lock inc", TENON_FLAGS_OUT); }
-    if constexpr (op == Alu::kDec) { TENON_ALU1_MEM_SIZED(TENON_CARRY_IN "lock dec", TENON_FLAGS_OUT); }
-    if constexpr (op == Alu::kNeg) { TENON_ALU1_MEM_SIZED("lock neg", TENON_FLAGS_OUT); }
-    if constexpr (op == Alu::kNot) { TENON_ALU1_MEM_SIZED("lock not", ""); }
+    if constexpr (op == Alu::kInc) {
+      TENON_ALU1_MEM_SIZED(TENON_CARRY_IN "lock inc", TENON_FLAGS_OUT);
+    }
+    if constexpr (op == Alu::kDec) {
+      TENON_ALU1_MEM_SIZED(TENON_CARRY_IN "lock dec", TENON_FLAGS_OUT);
+    }
+    if constexpr (op == Alu::kNeg) {
+      TENON_ALU1_MEM_SIZED("lock neg", TENON_FLAGS_OUT);
+    }
+    if constexpr (op == Alu::kNot) {
+      TENON_ALU1_MEM_SIZED("lock not", "");
+    }
   } else {
-    if constexpr (op == Alu::kInc) { TENON_ALU1_MEM_SIZED(TENON_CARRY_IN "inc", TENON_FLAGS_OUT); }
-    if constexpr (op == Alu::kDec) { TENON_ALU1_MEM_SIZED(TENON_CARRY_IN "dec", TENON_FLAGS_OUT); }
-    if constexpr (op == Alu::kNeg) { TENON_ALU1_MEM_SIZED("neg", TENON_FLAGS_OUT); }
-    if constexpr (op == Alu::kNot) { TENON_ALU1_MEM_SIZED("not", ""); }
+    if constexpr (op == Alu::kInc) {
+      TENON_ALU1_MEM_SIZED(TENON_CARRY_IN "inc", TENON_FLAGS_OUT);
+    }
+    if constexpr (op == Alu::kDec) {
+      TENON_ALU1_MEM_SIZED(TENON_CARRY_IN "dec", TENON_FLAGS_OUT);
+    }
+    if constexpr (op == Alu::kNeg) {
+      TENON_ALU1_MEM_SIZED("neg", TENON_FLAGS_OUT);
+    }
+    if constexpr (op == Alu::kNot) {
+      TENON_ALU1_MEM_SIZED("not", "");
+    }
   }
 }
 

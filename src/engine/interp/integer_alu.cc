@@ -80,7 +80,8 @@ template <Alu op, typename T>
 Handler two_operands(const Insn& insn, Form form) {
   if constexpr (writes(op)) {
     if (is_locked(insn)) {
-      return source_is_immediate(form) ? memory_source<op, T, false, true, true> : memory_source<op, T, false, false, true>;
+      return source_is_immediate(form) ? memory_source<op, T, false, true, true>
+                                       : memory_source<op, T, false, false, true>;
     }
   }
   static constexpr std::array<Handler, kFormCount> kByForm = {

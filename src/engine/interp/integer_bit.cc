@@ -36,7 +36,8 @@ template <BitOp op, typename T>
 
 template <typename T>
 [[gnu::always_inline]] inline T bit_index(const Cpu& cpu, const Insn& insn) {
-  const T index = place_of(insn.row->operands[1]) == Place::kImmediate ? static_cast<T>(insn.immediate) : cpu.reg<T>(insn.reg);
+  const T index =
+      place_of(insn.row->operands[1]) == Place::kImmediate ? static_cast<T>(insn.immediate) : cpu.reg<T>(insn.reg);
   return index;
 }
 
@@ -60,7 +61,9 @@ uint64_t bit_operand_offset(const Cpu& cpu, const Step* step) {
   const auto index = static_cast<int64_t>(static_cast<std::make_signed_t<T>>(cpu.reg<T>(insn.reg)));
   constexpr unsigned kShift = sizeof(T) == 8 ? 6 : sizeof(T) == 4 ? 5 : 4;
   const uint64_t sum = offset + static_cast<uint64_t>((index >> kShift) * static_cast<int64_t>(sizeof(T)));
-  return insn.address_size == 8 ? sum : insn.address_size == 4 ? static_cast<uint32_t>(sum) : static_cast<uint16_t>(sum);
+  return insn.address_size == 8   ? sum
+         : insn.address_size == 4 ? static_cast<uint32_t>(sum)
+                                  : static_cast<uint16_t>(sum);
 }
 
 template <typename T>
@@ -114,8 +117,11 @@ enum class Scan : uint8_t { kBsf, kBsr, kTzcnt, kLzcnt, kPopcnt };
 /// The destination is an operand of the asm, because BSF and BSR leave it as it was for a source of 0.
 template <Scan op, typename T>
 [[gnu::always_inline]] inline T scan(T destination, T source, uint16_t& flags) {
-#define TENON_SCAN(mnemonic) \
-  asm(TENON_FLAGS_IN mnemonic " %[b], %[a]\n\t" TENON_FLAGS_OUT : [a] "+r"(destination), "+a"(flags) : [b] "r"(source) : "cc")
+#define TENON_SCAN(mnemonic)                                    \
+  asm(TENON_FLAGS_IN mnemonic " %[b], %[a]\n\t" TENON_FLAGS_OUT \
+      : [a] "+r"(destination), "+a"(flags)                      \
+      : [b] "r"(source)                                         \
+      : "cc")
   if constexpr (op == Scan::kBsf) TENON_SCAN("bsf");
   if constexpr (op == Scan::kBsr) TENON_SCAN("bsr");
   if constexpr (op == Scan::kTzcnt) TENON_SCAN("tzcnt");
@@ -172,7 +178,7 @@ enum class Bmi : uint8_t { kAndn, kBextr, kBzhi, kPdep, kPext, kShlx, kShrx, kSa
 template <Bmi op, typename T>
 [[gnu::always_inline]] inline T bmi(T rm, T vvvv, uint16_t& flags) {
   T result;
-#define TENON_BMI(text)                                                                                               \
+#define TENON_BMI(text) \
   asm(TENON_FLAGS_IN text "\n\t" TENON_FLAGS_OUT : [d] "=&r"(result), "+a"(flags) : [m] "r"(rm), [v] "r"(vvvv) : "cc")
   if constexpr (op == Bmi::kAndn) TENON_BMI("andn %[m], %[v], %[d]");
   if constexpr (op == Bmi::kBextr) TENON_BMI("bextr %[v], %[m], %[d]");
@@ -209,8 +215,11 @@ void lowest_bit(Cpu& cpu, const Step* step) {
   if (!load_rm<T>(cpu, step, source)) return cpu.fault(step);
   T result;
   uint16_t flags = cpu.arithmetic_flags;
-#define TENON_LOWEST(mnemonic) \
-  asm(TENON_FLAGS_IN mnemonic " %[m], %[d]\n\t" TENON_FLAGS_OUT : [d] "=&r"(result), "+a"(flags) : [m] "r"(source) : "cc")
+#define TENON_LOWEST(mnemonic)                                  \
+  asm(TENON_FLAGS_IN mnemonic " %[m], %[d]\n\t" TENON_FLAGS_OUT \
+      : [d] "=&r"(result), "+a"(flags)                          \
+      : [m] "r"(source)                                         \
+      : "cc")
   if constexpr (op == Lowest::kBlsi) TENON_LOWEST("blsi");
   if constexpr (op == Lowest::kBlsmsk) TENON_LOWEST("blsmsk");
   if constexpr (op == Lowest::kBlsr) TENON_LOWEST("blsr");

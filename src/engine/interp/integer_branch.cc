@@ -1,7 +1,7 @@
 // Near branches: JMP, Jcc, CALL, RET, LOOP, JCXZ; INT n, INT3, INTO, INT1, BOUND, UD (SDM Vol. 2).
 //
-// A taken branch leaves the trace; Jcc and LOOP not taken go on in it. Targets are checked before anything is committed, so
-// that the fault is the branch's own (SDM Vol. 1 6.3: canonical address or CS limit).
+// A taken branch leaves the trace; Jcc and LOOP not taken go on in it. Targets are checked before anything is
+// committed, so that the fault is the branch's own (SDM Vol. 1 6.3: canonical address or CS limit).
 #include <array>
 
 #include "engine/interp/event.hh"
@@ -16,7 +16,8 @@ namespace {
 /// Target of a relative branch, cut to the operand size (IP, EIP or RIP).
 template <typename T>
 [[gnu::always_inline]] inline uint64_t relative_target(const Cpu& cpu, const Step* step) {
-  return static_cast<T>(cpu.trace_rip() + step->offset + step->insn.length + static_cast<uint64_t>(step->insn.immediate));
+  return static_cast<T>(cpu.trace_rip() + step->offset + step->insn.length +
+                        static_cast<uint64_t>(step->insn.immediate));
 }
 
 /// Whether `target` is allowed; T is uint64_t in 64-bit mode only.
@@ -28,7 +29,8 @@ template <typename T>
 /// Takes the branch from any step of a trace.
 template <typename T>
 [[gnu::always_inline]] inline void branch_to(Cpu& cpu, const Step* step, uint64_t target) {
-  if (!is_target<T>(cpu, target)) [[unlikely]] return cpu.fault(step, x86::kGeneralProtection, 0);
+  if (!is_target<T>(cpu, target)) [[unlikely]]
+    return cpu.fault(step, x86::kGeneralProtection, 0);
   cpu.instructions -= step->remaining;
   cpu.rip = target;
 }
@@ -43,7 +45,8 @@ template <typename T>
 Handler conditional(unsigned condition) {
   static constexpr auto kTable = []<size_t... n>(std::index_sequence<n...>) {
     return std::array<Handler, 16>{conditional_jump<T, n>...};
-  }(std::make_index_sequence<16>());
+  }
+  (std::make_index_sequence<16>());
   return kTable[condition & 15];
 }
 
@@ -100,7 +103,8 @@ template <typename T>
 void return_near(Cpu& cpu, const Step* step) {
   T target;
   if (!peek<sizeof(T) == 8, T>(cpu, target)) return cpu.fault(step);
-  if (!is_target<T>(cpu, target)) [[unlikely]] return cpu.fault(step, x86::kGeneralProtection, 0);
+  if (!is_target<T>(cpu, target)) [[unlikely]]
+    return cpu.fault(step, x86::kGeneralProtection, 0);
   drop<sizeof(T) == 8>(cpu, sizeof(T) + static_cast<uint16_t>(step->insn.immediate));
   cpu.rip = target;
 }
@@ -108,7 +112,9 @@ void return_near(Cpu& cpu, const Step* step) {
 /// The counter register in the width of the address size.
 uint64_t loop_counter(const Cpu& cpu, const Insn& insn) {
   const uint64_t rcx = cpu.gpr[x86::kRcx];
-  return insn.address_size == 8 ? rcx : insn.address_size == 4 ? static_cast<uint32_t>(rcx) : static_cast<uint16_t>(rcx);
+  return insn.address_size == 8   ? rcx
+         : insn.address_size == 4 ? static_cast<uint32_t>(rcx)
+                                  : static_cast<uint16_t>(rcx);
 }
 
 void set_loop_counter(Cpu& cpu, const Insn& insn, uint64_t value) {
@@ -124,7 +130,8 @@ template <typename T, x86::Op op>
 void loop(Cpu& cpu, const Step* step) {
   const uint64_t count = loop_counter(cpu, step->insn) - 1;
   const bool zf = (cpu.arithmetic_flags & kAxZf) != 0;
-  const uint64_t width_mask = step->insn.address_size == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * step->insn.address_size)) - 1;
+  const uint64_t width_mask =
+      step->insn.address_size == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * step->insn.address_size)) - 1;
   bool taken = (count & width_mask) != 0;
   if constexpr (op == x86::Op::kLoope) taken = taken && zf;
   if constexpr (op == x86::Op::kLoopne) taken = taken && !zf;
@@ -184,7 +191,8 @@ void bound(Cpu& cpu, const Step* step) {
   if (!cpu.load<T>(segment_of(step), offset, lower)) return cpu.fault(step);
   if (!cpu.load<T>(segment_of(step), static_cast<uint32_t>(offset + sizeof(T)), upper)) return cpu.fault(step);
   const Signed index = static_cast<Signed>(cpu.reg<T>(step->insn.reg));
-  if (index < static_cast<Signed>(lower) || index > static_cast<Signed>(upper)) return cpu.fault(step, x86::kBoundRange);
+  if (index < static_cast<Signed>(lower) || index > static_cast<Signed>(upper))
+    return cpu.fault(step, x86::kBoundRange);
   return next(cpu, step);
 }
 

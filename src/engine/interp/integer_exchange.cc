@@ -56,9 +56,15 @@ void exchange_add_memory(Cpu& cpu, const Step* step) {
   T value = read_register<T>(cpu, insn, insn.reg);
   uint16_t flags;
   if constexpr (locked) {
-    asm volatile("lock xadd %[v], (%[p])\n\t" TENON_FLAGS_OUT : [v] "+r"(value), "=a"(flags) : [p] "r"(host) : "cc", "memory");
+    asm volatile("lock xadd %[v], (%[p])\n\t" TENON_FLAGS_OUT
+                 : [v] "+r"(value), "=a"(flags)
+                 : [p] "r"(host)
+                 : "cc", "memory");
   } else {
-    asm volatile("xadd %[v], (%[p])\n\t" TENON_FLAGS_OUT : [v] "+r"(value), "=a"(flags) : [p] "r"(host) : "cc", "memory");
+    asm volatile("xadd %[v], (%[p])\n\t" TENON_FLAGS_OUT
+                 : [v] "+r"(value), "=a"(flags)
+                 : [p] "r"(host)
+                 : "cc", "memory");
   }
   cpu.arithmetic_flags = flags;
   cpu.finish_rmw();
@@ -70,9 +76,11 @@ void exchange_add_memory(Cpu& cpu, const Step* step) {
 template <typename T, bool locked>
 [[gnu::always_inline]] inline void compare_exchange(void* p, T& accumulator, T value, uint16_t& flags) {
   uint64_t kept;
-#define TENON_CMPXCHG(prefix)                                                                               \
-  asm volatile(prefix "cmpxchg %[v], (%[p])\n\tmov %%rax, %[k]\n\tlahf\n\tseto %%al\n\txchg %%rax, %[k]"    \
-               : "+a"(accumulator), [k] "=&r"(kept) : [v] "r"(value), [p] "r"(p) : "cc", "memory")
+#define TENON_CMPXCHG(prefix)                                                                            \
+  asm volatile(prefix "cmpxchg %[v], (%[p])\n\tmov %%rax, %[k]\n\tlahf\n\tseto %%al\n\txchg %%rax, %[k]" \
+               : "+a"(accumulator), [k] "=&r"(kept)                                                      \
+               : [v] "r"(value), [p] "r"(p)                                                              \
+               : "cc", "memory")
   if constexpr (locked) {
     TENON_CMPXCHG("lock ");
   } else {
@@ -119,8 +127,8 @@ void compare_exchange_memory(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
-/// CMPXCHG8B and CMPXCHG16B touch ZF alone. The host's instruction runs locked in every case: that is one more guarantee than
-/// the unlocked form gives, and it needs no second variant.
+/// CMPXCHG8B and CMPXCHG16B touch ZF alone. The host's instruction runs locked in every case: that is one more
+/// guarantee than the unlocked form gives, and it needs no second variant.
 template <typename Half>
 void compare_exchange_pair(Cpu& cpu, const Step* step) {
   constexpr unsigned kSize = 2 * sizeof(Half);
@@ -135,11 +143,15 @@ void compare_exchange_pair(Cpu& cpu, const Step* step) {
   Half high = cpu.reg<Half>(x86::kRdx);
   bool equal;
   if constexpr (kSize == 16) {
-    asm volatile("lock cmpxchg16b (%[p])" : "+a"(low), "+d"(high), "=@ccz"(equal)
-                 : [p] "r"(host), "b"(cpu.reg<Half>(x86::kRbx)), "c"(cpu.reg<Half>(x86::kRcx)) : "memory");
+    asm volatile("lock cmpxchg16b (%[p])"
+                 : "+a"(low), "+d"(high), "=@ccz"(equal)
+                 : [p] "r"(host), "b"(cpu.reg<Half>(x86::kRbx)), "c"(cpu.reg<Half>(x86::kRcx))
+                 : "memory");
   } else {
-    asm volatile("lock cmpxchg8b (%[p])" : "+a"(low), "+d"(high), "=@ccz"(equal)
-                 : [p] "r"(host), "b"(cpu.reg<Half>(x86::kRbx)), "c"(cpu.reg<Half>(x86::kRcx)) : "memory");
+    asm volatile("lock cmpxchg8b (%[p])"
+                 : "+a"(low), "+d"(high), "=@ccz"(equal)
+                 : [p] "r"(host), "b"(cpu.reg<Half>(x86::kRbx)), "c"(cpu.reg<Half>(x86::kRcx))
+                 : "memory");
   }
   cpu.finish_rmw();
   cpu.arithmetic_flags = static_cast<uint16_t>((cpu.arithmetic_flags & ~kAxZf) | (equal ? unsigned{kAxZf} : 0u));

@@ -1,5 +1,5 @@
-// Flag instructions: CLC, STC, CMC, CLD, STD, CLI, STI, LAHF, SAHF, SALC, PUSHF, POPF; NOP, PAUSE, prefetches, fences; RDRAND,
-// RDSEED.
+// Flag instructions: CLC, STC, CMC, CLD, STD, CLI, STI, LAHF, SAHF, SALC, PUSHF, POPF; NOP, PAUSE, prefetches, fences;
+// RDRAND, RDSEED.
 //
 // Source: SDM Vol. 2, each instruction; Vol. 3 21.3 and Table 21-2 (VME), 2.3 (IOPL, VIF, VIP).
 #include <atomic>
@@ -79,8 +79,8 @@ void clear_interrupt(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
-/// Interrupts come after the next instruction. Where none is in sight the trace just goes on, unless STI is its last: the
-/// instruction after it must not start at a boundary where interrupts are taken.
+/// Interrupts come after the next instruction. Where none is in sight the trace just goes on, unless STI is its last:
+/// the instruction after it must not start at a boundary where interrupts are taken.
 void set_interrupt(Cpu& cpu, const Step* step) {
   const IfAccess access = if_access(cpu);
   if (access == IfAccess::kFault) return cpu.fault(step, x86::kGeneralProtection, 0);

@@ -83,9 +83,15 @@ void move_to_offset(Cpu& cpu, const Step* step) {
 template <typename T>
 Handler move_by_form(Form form) {
   static constexpr std::array<Handler, kFormCount> kByForm = {
-      move_registers<T, Form::kRmReg>, move_registers<T, Form::kRegRm>, move_registers<T, Form::kRmImm>,
-      move_load<T, false>,             move_store<T, false, false>,     move_store<T, false, true>,
-      move_load<T, true>,              move_store<T, true, false>,      move_store<T, true, true>,
+      move_registers<T, Form::kRmReg>,
+      move_registers<T, Form::kRegRm>,
+      move_registers<T, Form::kRmImm>,
+      move_load<T, false>,
+      move_store<T, false, false>,
+      move_store<T, false, true>,
+      move_load<T, true>,
+      move_store<T, true, false>,
+      move_store<T, true, true>,
   };
   return kByForm[static_cast<unsigned>(form)];
 }
@@ -205,7 +211,8 @@ template <template <unsigned> typename Family>
 Handler by_condition(unsigned condition) {
   static constexpr auto kTable = []<size_t... n>(std::index_sequence<n...>) {
     return std::array<Handler, 16>{Family<n>::kHandler...};
-  }(std::make_index_sequence<16>());
+  }
+  (std::make_index_sequence<16>());
   return kTable[condition & 15];
 }
 
@@ -273,7 +280,8 @@ void movbe_store(Cpu& cpu, const Step* step) {
 
 Handler movbe(const Insn& insn) {
   const bool is_load = place_of(insn.row->operands[0]) == Place::kReg;
-  return by_wide_size(insn.operand_size, [&]<typename T>() -> Handler { return is_load ? movbe_load<T> : movbe_store<T>; });
+  return by_wide_size(insn.operand_size,
+                      [&]<typename T>() -> Handler { return is_load ? movbe_load<T> : movbe_store<T>; });
 }
 
 /// MOVNTI and MOVDIRI are plain stores here: no write combining to model.
@@ -284,7 +292,8 @@ Handler store_register(const Insn& insn) {
 void translate_table(Cpu& cpu, const Step* step) {
   const Insn& insn = step->insn;
   uint64_t offset = cpu.gpr[x86::kRbx] + cpu.reg<uint8_t>(x86::kRax);
-  if (insn.address_size != 8) offset = insn.address_size == 4 ? static_cast<uint32_t>(offset) : static_cast<uint16_t>(offset);
+  if (insn.address_size != 8)
+    offset = insn.address_size == 4 ? static_cast<uint32_t>(offset) : static_cast<uint16_t>(offset);
   uint8_t value;
   if (!cpu.load<uint8_t>(segment_of(step), offset, value)) return cpu.fault(step);
   cpu.set_reg<uint8_t>(x86::kRax, value);

@@ -1,7 +1,7 @@
 // MUL, IMUL, DIV, IDIV, MULX, the sign extensions CBW to CQO, and BCD: AAA, AAS, AAM, AAD, DAA, DAS (SDM Vol. 2).
 //
-// Division checks for #DE before the host divides. The BCD instructions do not exist in 64-bit mode, where the host runs us,
-// so they alone are written out, with undefined flags as Intel processors leave them.
+// Division checks for #DE before the host divides. The BCD instructions do not exist in 64-bit mode, where the host
+// runs us, so they alone are written out, with undefined flags as Intel processors leave them.
 #include <limits>
 
 #include "engine/interp/host_alu.hh"
@@ -33,9 +33,15 @@ void multiply_accumulator(Cpu& cpu, const Step* step) {
     // The result is in AX, and so are the flags: they are taken out by PUSHF-free SETcc after the product is saved.
     uint16_t product = cpu.reg<uint8_t>(x86::kRax);
     if constexpr (is_signed) {
-      asm("imulb %[s]\n\tmovw %%ax, %[p]\n\t" TENON_FLAGS_OUT : "=a"(flags), [p] "=&r"(product) : "0"(product), [s] "r"(source) : "cc");
+      asm("imulb %[s]\n\tmovw %%ax, %[p]\n\t" TENON_FLAGS_OUT
+          : "=a"(flags), [p] "=&r"(product)
+          : "0"(product), [s] "r"(source)
+          : "cc");
     } else {
-      asm("mulb %[s]\n\tmovw %%ax, %[p]\n\t" TENON_FLAGS_OUT : "=a"(flags), [p] "=&r"(product) : "0"(product), [s] "r"(source) : "cc");
+      asm("mulb %[s]\n\tmovw %%ax, %[p]\n\t" TENON_FLAGS_OUT
+          : "=a"(flags), [p] "=&r"(product)
+          : "0"(product), [s] "r"(source)
+          : "cc");
     }
     cpu.set_reg<uint16_t>(x86::kRax, product);
   } else {
@@ -44,10 +50,14 @@ void multiply_accumulator(Cpu& cpu, const Step* step) {
     uint64_t flags_out;
     if constexpr (is_signed) {
       asm("imul %[s]\n\tmov %%rax, %[k]\n\tlahf\n\tseto %%al\n\txchg %%rax, %[k]"
-          : "+a"(low), "=&d"(high), [k] "=&r"(flags_out) : [s] "r"(source) : "cc");
+          : "+a"(low), "=&d"(high), [k] "=&r"(flags_out)
+          : [s] "r"(source)
+          : "cc");
     } else {
       asm("mul %[s]\n\tmov %%rax, %[k]\n\tlahf\n\tseto %%al\n\txchg %%rax, %[k]"
-          : "+a"(low), "=&d"(high), [k] "=&r"(flags_out) : [s] "r"(source) : "cc");
+          : "+a"(low), "=&d"(high), [k] "=&r"(flags_out)
+          : [s] "r"(source)
+          : "cc");
     }
     flags = static_cast<uint16_t>(flags_out);
     cpu.set_reg<T>(x86::kRax, low);
@@ -76,7 +86,8 @@ void multiply_register(Cpu& cpu, const Step* step) {
 
 Handler imul(const Insn& insn) {
   if (insn.row->operands[1] == Operand::kNone || place_of(insn.row->operands[0]) != Place::kReg) {
-    return by_size(operand_bytes(insn, insn.row->operands[0]), []<typename T>() -> Handler { return multiply_accumulator<T, true>; });
+    return by_size(operand_bytes(insn, insn.row->operands[0]),
+                   []<typename T>() -> Handler { return multiply_accumulator<T, true>; });
   }
   const bool immediate = place_of(insn.row->operands[2]) == Place::kImmediate;
   return by_wide_size(insn.operand_size, [&]<typename T>() -> Handler {
@@ -102,10 +113,12 @@ template <typename T, bool is_signed>
 [[gnu::always_inline]] inline void host_divide(T& low, T& high, T divisor, uint16_t& flags) {
   // The dividend needs AX, so the flags come in through another register.
   uint64_t kept = flags;
-#define TENON_DIVIDE(mnemonic)                                                                                          \
-  asm("xchg %%rax, %[k]\n\taddb $127, %%al\n\tsahf\n\txchg %%rax, %[k]\n\t" mnemonic                                    \
-      " %[s]\n\txchg %%rax, %[k]\n\tlahf\n\tseto %%al\n\txchg %%rax, %[k]"                                              \
-      : "+a"(low), "+d"(high), [k] "+&r"(kept) : [s] "r"(divisor) : "cc")
+#define TENON_DIVIDE(mnemonic)                                                       \
+  asm("xchg %%rax, %[k]\n\taddb $127, %%al\n\tsahf\n\txchg %%rax, %[k]\n\t" mnemonic \
+      " %[s]\n\txchg %%rax, %[k]\n\tlahf\n\tseto %%al\n\txchg %%rax, %[k]"           \
+      : "+a"(low), "+d"(high), [k] "+&r"(kept)                                       \
+      : [s] "r"(divisor)                                                             \
+      : "cc")
   if constexpr (is_signed) {
     TENON_DIVIDE("idiv");
   } else {
@@ -122,7 +135,8 @@ bool is_divisible(T low, T high, T divisor) {
   if constexpr (!is_signed) return high < divisor;
   using Signed = std::make_signed_t<T>;
   constexpr unsigned kBits = 8 * sizeof(T);
-  const auto dividend = static_cast<SignedWide>(static_cast<Wide>(static_cast<SignedWide>(static_cast<Signed>(high))) << kBits | low);
+  const auto dividend =
+      static_cast<SignedWide>(static_cast<Wide>(static_cast<SignedWide>(static_cast<Signed>(high))) << kBits | low);
   const SignedWide by = static_cast<Signed>(divisor);
   if (by == -1) {
     constexpr SignedWide kMax = std::numeric_limits<Signed>::max();
@@ -238,7 +252,8 @@ void ascii_adjust_divide(Cpu& cpu, const Step* step) {
 
 template <bool is_signed>
 Handler division(const Insn& insn) {
-  return by_size(operand_bytes(insn, insn.row->operands[0]), []<typename T>() -> Handler { return divide<T, is_signed>; });
+  return by_size(operand_bytes(insn, insn.row->operands[0]),
+                 []<typename T>() -> Handler { return divide<T, is_signed>; });
 }
 
 }  // namespace
@@ -246,7 +261,8 @@ Handler division(const Insn& insn) {
 Handler multiply_handler(const Insn& insn, x86::CodeSize) {
   switch (insn.row->op) {
     case x86::Op::kMul:
-      return by_size(operand_bytes(insn, insn.row->operands[0]), []<typename T>() -> Handler { return multiply_accumulator<T, false>; });
+      return by_size(operand_bytes(insn, insn.row->operands[0]),
+                     []<typename T>() -> Handler { return multiply_accumulator<T, false>; });
     case x86::Op::kImul: return imul(insn);
     case x86::Op::kMulx: return insn.operand_size == 8 ? mulx<uint64_t> : mulx<uint32_t>;
     case x86::Op::kDiv: return division<false>(insn);

@@ -22,9 +22,15 @@ inline unsigned size_index(unsigned size_bytes) { return static_cast<unsigned>(s
 
 /// Forms of an instruction with a destination and a source. Flat: 64-bit mode, 64-bit addressing, no FS or GS.
 enum class Form : uint8_t {
-  kRmReg, kRegRm, kRmImm,             // registers only; destination first
-  kRegMem, kMemReg, kMemImm,          // any segment and address size
-  kRegMemFlat, kMemRegFlat, kMemImmFlat,
+  kRmReg,
+  kRegRm,
+  kRmImm,  // registers only; destination first
+  kRegMem,
+  kMemReg,
+  kMemImm,  // any segment and address size
+  kRegMemFlat,
+  kMemRegFlat,
+  kMemImmFlat,
   kForms,
 };
 constexpr unsigned kFormCount = static_cast<unsigned>(Form::kForms);
@@ -95,7 +101,8 @@ template <bool flat, Access access, typename T>
   if constexpr (!flat) {
     const SegmentWindow& window = cpu.window[step->insn.segment];
     const uint64_t end = access == Access::kWrite ? window.write_end : window.read_end;
-    if (linear + sizeof(T) > end) [[unlikely]] return false;
+    if (linear + sizeof(T) > end) [[unlikely]]
+      return false;
     linear = (linear + window.base) & cpu.linear_mask;
   }
   return tlb_hit(access == Access::kWrite ? cpu.tlb_write : cpu.tlb_read, cpu.tlb_generation, linear, sizeof(T), host);

@@ -1,5 +1,5 @@
-// ROL, ROR, RCL, RCR, SHL, SHR, SAR, SHLD, SHRD: by size, place and count (SDM Vol. 2). The count is masked by the host's
-// instruction itself. The trace builder gives shifts by one an immediate of 1.
+// ROL, ROR, RCL, RCR, SHL, SHR, SAR, SHLD, SHRD: by size, place and count (SDM Vol. 2). The count is masked by the
+// host's instruction itself. The trace builder gives shifts by one an immediate of 1.
 #include "engine/interp/host_alu.hh"
 #include "engine/interp/integer_families.hh"
 #include "engine/interp/integer_operand.hh"
@@ -17,7 +17,8 @@ template <Count source>
 template <Shift op, typename T, Count source>
 void shift_register(Cpu& cpu, const Step* step) {
   const Insn& insn = step->insn;
-  const T result = shift<op, T>(read_register<T>(cpu, insn, insn.rm), count_of<source>(cpu, insn), cpu.arithmetic_flags);
+  const T result =
+      shift<op, T>(read_register<T>(cpu, insn, insn.rm), count_of<source>(cpu, insn), cpu.arithmetic_flags);
   write_register<T>(cpu, insn, insn.rm, result);
   return next(cpu, step);
 }
@@ -46,9 +47,15 @@ enum class Double : uint8_t { kShld, kShrd };
 template <Double op, typename T>
 [[gnu::always_inline]] inline T shift_double(T a, T b, uint8_t count, uint16_t& flags) {
   if constexpr (op == Double::kShld) {
-    asm(TENON_FLAGS_IN "shld %%cl, %[b], %[a]\n\t" TENON_FLAGS_OUT : [a] "+r"(a), "+a"(flags) : [b] "r"(b), "c"(count) : "cc");
+    asm(TENON_FLAGS_IN "shld %%cl, %[b], %[a]\n\t" TENON_FLAGS_OUT
+        : [a] "+r"(a), "+a"(flags)
+        : [b] "r"(b), "c"(count)
+        : "cc");
   } else {
-    asm(TENON_FLAGS_IN "shrd %%cl, %[b], %[a]\n\t" TENON_FLAGS_OUT : [a] "+r"(a), "+a"(flags) : [b] "r"(b), "c"(count) : "cc");
+    asm(TENON_FLAGS_IN "shrd %%cl, %[b], %[a]\n\t" TENON_FLAGS_OUT
+        : [a] "+r"(a), "+a"(flags)
+        : [b] "r"(b), "c"(count)
+        : "cc");
   }
   return a;
 }

@@ -1,5 +1,5 @@
-// PUSH, POP, PUSHA, POPA, ENTER, LEAVE (SDM Vol. 2). Segment registers on the stack belong to the system family, flags to
-// integer_flags.cc.
+// PUSH, POP, PUSHA, POPA, ENTER, LEAVE (SDM Vol. 2). Segment registers on the stack belong to the system family, flags
+// to integer_flags.cc.
 #include <array>
 
 #include "engine/interp/integer_families.hh"
@@ -106,7 +106,8 @@ void push_all(Cpu& cpu, const Step* step) {
   }
   for (int slot = 1; slot <= 8; ++slot) {
     const int64_t delta = -slot * static_cast<int64_t>(sizeof(T));
-    if (!cpu.store<T>(x86::kSs, cpu.stack_offset(delta), cpu.reg<T>(static_cast<unsigned>(slot) - 1))) return cpu.fault(step);
+    if (!cpu.store<T>(x86::kSs, cpu.stack_offset(delta), cpu.reg<T>(static_cast<unsigned>(slot) - 1)))
+      return cpu.fault(step);
   }
   cpu.set_stack_offset(cpu.stack_offset(-8 * static_cast<int64_t>(sizeof(T))));
   return next(cpu, step);
@@ -147,7 +148,8 @@ void enter(Cpu& cpu, const Step* step) {
   cpu.set_stack_offset(frame);
   const uint64_t frame_pointer = cpu.gpr[x86::kRsp];
   cpu.gpr[x86::kRsp] = old_rsp;
-  if (level > 0 && !cpu.store<T>(x86::kSs, cpu.stack_offset(-pushed), static_cast<T>(frame_pointer))) return cpu.fault(step);
+  if (level > 0 && !cpu.store<T>(x86::kSs, cpu.stack_offset(-pushed), static_cast<T>(frame_pointer)))
+    return cpu.fault(step);
   const uint64_t final_offset = cpu.stack_offset(-pushed - allocation);
   if (!cpu.probe_store(x86::kSs, final_offset, sizeof(T))) return cpu.fault(step);
   cpu.set_stack_offset(final_offset);

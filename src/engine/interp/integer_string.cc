@@ -1,9 +1,9 @@
 // MOVS, STOS, LODS, SCAS, CMPS with REP, REPE, REPNE (SDM Vol. 2, "REP/REPE/REPZ/REPNE/REPNZ").
 //
-// One element at a time is always right: rSI, rDI and rCX are committed after each, so a fault or an interrupt finds them exact
-// and the instruction is simply executed again. Where DF = 0 and both operands are plain RAM in the TLB, the elements up to
-// the nearer page end are done by the host's own repeated instruction, overlap included. Pages with decoded code have no
-// write entry, so they go element by element and are noticed.
+// One element at a time is always right: rSI, rDI and rCX are committed after each, so a fault or an interrupt finds
+// them exact and the instruction is simply executed again. Where DF = 0 and both operands are plain RAM in the TLB, the
+// elements up to the nearer page end are done by the host's own repeated instruction, overlap included. Pages with
+// decoded code have no write entry, so they go element by element and are noticed.
 #include <algorithm>
 
 #include "engine/interp/host_alu.hh"
@@ -15,7 +15,9 @@ namespace {
 
 enum class StringOp : uint8_t { kMovs, kStos, kLods, kScas, kCmps };
 
-constexpr bool uses_source(StringOp op) { return op == StringOp::kMovs || op == StringOp::kLods || op == StringOp::kCmps; }
+constexpr bool uses_source(StringOp op) {
+  return op == StringOp::kMovs || op == StringOp::kLods || op == StringOp::kCmps;
+}
 constexpr bool uses_destination(StringOp op) { return op != StringOp::kLods; }
 constexpr bool compares(StringOp op) { return op == StringOp::kScas || op == StringOp::kCmps; }
 
@@ -25,7 +27,9 @@ constexpr unsigned kElementsPerVisit = 1024;
 
 uint64_t get_index(const Cpu& cpu, const Insn& insn, unsigned number) {
   const uint64_t value = cpu.gpr[number];
-  return insn.address_size == 8 ? value : insn.address_size == 4 ? static_cast<uint32_t>(value) : static_cast<uint16_t>(value);
+  return insn.address_size == 8   ? value
+         : insn.address_size == 4 ? static_cast<uint32_t>(value)
+                                  : static_cast<uint16_t>(value);
 }
 
 void set_index(Cpu& cpu, const Insn& insn, unsigned number, uint64_t value) {
@@ -51,25 +55,26 @@ template <StringOp op, typename T>
 bool one_element(Cpu& cpu, const Step* step) {
   const Insn& insn = step->insn;
   T source = cpu.reg<T>(x86::kRax);
+  T other = 0;
+  const uint64_t to = get_index(cpu, insn, x86::kRdi);
+  // CMPS reads its second operand first: which fault there is where both are missing.
+  if constexpr (compares(op)) {
+    if (!cpu.load<T>(x86::kEs, to, other)) return false;
+  }
   if constexpr (uses_source(op)) {
     if (!cpu.load<T>(segment_of(step), get_index(cpu, insn, x86::kRsi), source)) return false;
   }
-  const uint64_t to = get_index(cpu, insn, x86::kRdi);
   if constexpr (op == StringOp::kMovs || op == StringOp::kStos) {
     if (!cpu.store<T>(x86::kEs, to, source)) return false;
   }
-  if constexpr (compares(op)) {
-    T other;
-    if (!cpu.load<T>(x86::kEs, to, other)) return false;
-    alu2<Alu::kCmp, T>(source, other, cpu.arithmetic_flags);
-  }
+  if constexpr (compares(op)) alu2<Alu::kCmp, T>(source, other, cpu.arithmetic_flags);
   if constexpr (op == StringOp::kLods) cpu.set_reg<T>(x86::kRax, source);
   const bool down = (cpu.system_flags & x86::kDf) != 0;
   advance_operands<op>(cpu, insn, down ? ~uint64_t{sizeof(T)} + 1 : sizeof(T));
   return true;
 }
 
-#define TENON_STRING_SIZED(before, after, ...)                            \
+#define TENON_STRING_SIZED(before, after, ...)                              \
   if constexpr (sizeof(T) == 1) asm volatile(before "b" after __VA_ARGS__); \
   if constexpr (sizeof(T) == 2) asm volatile(before "w" after __VA_ARGS__); \
   if constexpr (sizeof(T) == 4) asm volatile(before "l" after __VA_ARGS__); \
@@ -84,13 +89,25 @@ uint64_t host_repeat(void* from, void* to, uint64_t count, T accumulator, uint16
   } else if constexpr (op == StringOp::kStos) {
     TENON_STRING_SIZED("rep stos", "", : "+D"(to), "+c"(left) : "a"(accumulator) : "memory");
   } else if constexpr (op == StringOp::kScas && until_equal) {
-    TENON_STRING_SIZED("repne scas", "\n\t" TENON_FLAGS_OUT, : "+D"(to), "+c"(left), "=a"(flags) : "2"(accumulator) : "cc", "memory");
+    TENON_STRING_SIZED("repne scas", "\n\t" TENON_FLAGS_OUT,
+                       : "+D"(to), "+c"(left), "=a"(flags)
+                       : "2"(accumulator)
+                       : "cc", "memory");
   } else if constexpr (op == StringOp::kScas) {
-    TENON_STRING_SIZED("repe scas", "\n\t" TENON_FLAGS_OUT, : "+D"(to), "+c"(left), "=a"(flags) : "2"(accumulator) : "cc", "memory");
+    TENON_STRING_SIZED("repe scas", "\n\t" TENON_FLAGS_OUT,
+                       : "+D"(to), "+c"(left), "=a"(flags)
+                       : "2"(accumulator)
+                       : "cc", "memory");
   } else if constexpr (op == StringOp::kCmps && until_equal) {
-    TENON_STRING_SIZED("repne cmps", "\n\t" TENON_FLAGS_OUT, : "+S"(from), "+D"(to), "+c"(left), "=a"(flags) : : "cc", "memory");
+    TENON_STRING_SIZED("repne cmps", "\n\t" TENON_FLAGS_OUT,
+                       : "+S"(from), "+D"(to), "+c"(left), "=a"(flags)
+                       :
+                       : "cc", "memory");
   } else if constexpr (op == StringOp::kCmps) {
-    TENON_STRING_SIZED("repe cmps", "\n\t" TENON_FLAGS_OUT, : "+S"(from), "+D"(to), "+c"(left), "=a"(flags) : : "cc", "memory");
+    TENON_STRING_SIZED("repe cmps", "\n\t" TENON_FLAGS_OUT,
+                       : "+S"(from), "+D"(to), "+c"(left), "=a"(flags)
+                       :
+                       : "cc", "memory");
   }
   return count - left;
 }
@@ -122,9 +139,18 @@ uint64_t bulk(Cpu& cpu, const Step* step, uint64_t count) {
   constexpr Access kAccess = compares(op) ? Access::kRead : Access::kWrite;
   if (!segment_hit(cpu, x86::kEs, to, size_bytes, kAccess, destination)) return 0;
   const T accumulator = cpu.reg<T>(x86::kRax);
-  const uint64_t done = host_repeat<op, T, until_equal>(source, destination, elements, accumulator, cpu.arithmetic_flags);
+  const uint64_t done =
+      host_repeat<op, T, until_equal>(source, destination, elements, accumulator, cpu.arithmetic_flags);
   advance_operands<op>(cpu, insn, done * sizeof(T));
   return done;
+}
+
+/// With 32-bit addresses in 64-bit mode a repeated instruction zeroes the upper halves of its counter, and MOVS and
+/// STOS those of their indices, even where nothing is done.
+template <StringOp op>
+void cut_registers(Cpu& cpu, const Insn& insn) {
+  set_index(cpu, insn, x86::kRcx, get_index(cpu, insn, x86::kRcx));
+  if constexpr (op == StringOp::kMovs || op == StringOp::kStos) advance_operands<op>(cpu, insn, 0);
 }
 
 template <StringOp op, typename T, bool until_equal>
@@ -133,6 +159,7 @@ void repeat(Cpu& cpu, const Step* step) {
   const bool single = (cpu.attention & Cpu::kAttentionStep) != 0;
   const bool up = (cpu.system_flags & x86::kDf) == 0;
   const uint16_t flags_before = cpu.arithmetic_flags;
+  cut_registers<op>(cpu, insn);
   uint64_t bytes_left = kBytesPerVisit;
   for (;;) {
     const uint64_t count = get_index(cpu, insn, x86::kRcx);
@@ -141,7 +168,7 @@ void repeat(Cpu& cpu, const Step* step) {
     uint64_t cost = done * sizeof(T);
     if (done == 0) {
       if (!one_element<op, T>(cpu, step)) {
-        cpu.arithmetic_flags = flags_before;  // SDM Vol. 2, REP: restored at a page fault of SCAS and CMPS
+        cpu.arithmetic_flags = flags_before;  // SDM Vol. 2, REP: as before the instruction
         return cpu.fault(step);
       }
       done = 1;
@@ -154,7 +181,10 @@ void repeat(Cpu& cpu, const Step* step) {
     }
     if (count == done) return next(cpu, step);
     bytes_left -= std::min(bytes_left, cost);
-    if (single || bytes_left == 0 || cpu.attention != 0 || cpu.signal->pending() != 0) return cpu.leave_at(step);
+    if (single || bytes_left == 0 || cpu.attention != 0 || cpu.signal->pending() != 0) {
+      if (!single) cpu.arithmetic_flags = flags_before;  // a fault after going on still finds those
+      return cpu.leave_at(step);
+    }
   }
 }
 

@@ -1,11 +1,12 @@
-// Integer instructions where they meet memory, modes and faults. Results of register forms are compared with the host CPU by
-// tests/differential; here is what a host in user mode cannot show.
+// Integer instructions where they meet memory, modes and faults. Results of register forms are compared with the host
+// CPU by tests/differential; here is what a host in user mode cannot show.
 #include "engine/interp/interp_test_support.hh"
 
 namespace tenon::interp {
 namespace {
 
-using x86::kRax, x86::kRbx, x86::kRcx, x86::kRdx, x86::kRsi, x86::kRdi, x86::kRbp, x86::kRsp, x86::kR8, x86::kR9, x86::kR10;
+using x86::kRax, x86::kRbx, x86::kRcx, x86::kRdx, x86::kRsi, x86::kRdi, x86::kRbp, x86::kRsp, x86::kR8, x86::kR9,
+    x86::kR10;
 
 GUEST_CODE(report_fault, "64", R"(
   pop r8                 # error code
@@ -22,7 +23,8 @@ class IntegerTest : public testing::Test {
     machine.load(TestMachine::kHandlers, report_fault);
     machine.load(TestMachine::kHandlers + 0x40, report_trap);
     for (const unsigned vector : {10u, 11u, 12u, 13u, 14u, 17u}) machine.set_gate_64(vector, TestMachine::kHandlers);
-    for (const unsigned vector : {0u, 1u, 3u, 4u, 5u, 6u}) machine.set_gate_64(vector, TestMachine::kHandlers + 0x40, 3);
+    for (const unsigned vector : {0u, 1u, 3u, 4u, 5u, 6u})
+      machine.set_gate_64(vector, TestMachine::kHandlers + 0x40, 3);
   }
   void run(std::span<const uint8_t> code) {
     enter(code);

@@ -19,8 +19,10 @@ class InterpEngine final : public Engine {
   }
 
   Result<std::unique_ptr<Vcpu>> create_vcpu(const VcpuConfig& config) override {
-    if (memory_ == nullptr) return fail(ErrorCode::kInvalidArgument, "create_vcpu before attach: attach guest memory first");
-    if (config.signal == nullptr) return fail(ErrorCode::kInvalidArgument, "create_vcpu without a VcpuSignal: give one");
+    if (memory_ == nullptr)
+      return fail(ErrorCode::kInvalidArgument, "create_vcpu before attach: attach guest memory first");
+    if (config.signal == nullptr)
+      return fail(ErrorCode::kInvalidArgument, "create_vcpu without a VcpuSignal: give one");
     auto vcpu = std::make_unique<interp::InterpVcpu>(config, *memory_, *clock_, safepoint_);
     TRY(vcpu->prepare());
     return vcpu;

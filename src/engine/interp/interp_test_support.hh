@@ -1,5 +1,5 @@
-// A bare machine for tests of the interpreter: memory, a clock that stands still, scripted call-outs, and code written as
-// assembler text in the test itself.
+// A bare machine for tests of the interpreter: memory, a clock that stands still, scripted call-outs, and code written
+// as assembler text in the test itself.
 //
 // GUEST_CODE(name, "16"|"32"|"64", text) assembles Intel-syntax text into `name` (a std::span). A guest ends with
 // `out 0xf4, al` (DONE below); whatever it leaves in registers and memory is what the test looks at.
@@ -20,10 +20,10 @@
 #include "engine/x86/cpuid.hh"
 #include "vm/fake_clock.hh"
 
-#define GUEST_CODE(name, bits, text)                                                                            \
-  asm(".pushsection .rodata\n.intel_syntax noprefix\n.code" bits "\nguest_" #name ":\n" text "\nguest_" #name   \
-      "_end:\n.code64\n.att_syntax prefix\n.popsection\n");                                                     \
-  extern "C" const uint8_t guest_##name[], guest_##name##_end[];                                                \
+#define GUEST_CODE(name, bits, text)                                                                          \
+  asm(".pushsection .rodata\n.intel_syntax noprefix\n.code" bits "\nguest_" #name ":\n" text "\nguest_" #name \
+      "_end:\n.code64\n.att_syntax prefix\n.popsection\n");                                                   \
+  extern "C" const uint8_t guest_##name[], guest_##name##_end[];                                              \
   static const std::span<const uint8_t> name(guest_##name, guest_##name##_end)
 
 #define DONE "\nout 0xf4, al\n9999: jmp 9999b\n"
@@ -39,7 +39,9 @@ class TestIo : public CpuIo {
     if (on_port) on_port(number(port), value);
   }
   uint64_t read_mmio(Gpa gpa, unsigned) override { return gpa.value() ^ 0x5555; }
-  void write_mmio(Gpa gpa, unsigned size_bytes, uint64_t value) override { mmio_writes.push_back({gpa.value(), size_bytes, value}); }
+  void write_mmio(Gpa gpa, unsigned size_bytes, uint64_t value) override {
+    mmio_writes.push_back({gpa.value(), size_bytes, value});
+  }
   bool read_msr(uint32_t, uint64_t&) override { return false; }
   bool write_msr(uint32_t, uint64_t) override { return false; }
   bool hypercall(std::span<uint64_t, 16>, unsigned) override { return false; }
@@ -80,7 +82,7 @@ class TestMachine {
   static constexpr uint64_t kRamSize = 4 << 20;
   static constexpr uint64_t kCode = 0x10000;
   static constexpr uint64_t kData = 0x20000;
-  static constexpr uint64_t kStack = 0x30000;   // grows down
+  static constexpr uint64_t kStack = 0x30000;  // grows down
   static constexpr uint64_t kIdt = 0x1000;
   static constexpr uint64_t kGdt = 0x2000;
   static constexpr uint64_t kTss = 0x3000;
@@ -90,7 +92,8 @@ class TestMachine {
   TestMachine() {
     EXPECT_TRUE(memory.add({Gpa(0), kRamSize}, ExtentKind::kPrivate, "test"));
     cpuid = *x86::software_engine_cpuid();
-    vcpu = std::make_unique<InterpVcpu>(VcpuConfig{.id = VcpuId{0}, .cpuid = cpuid, .signal = &signal}, memory, clock, safepoint);
+    vcpu = std::make_unique<InterpVcpu>(VcpuConfig{.id = VcpuId{0}, .cpuid = cpuid, .signal = &signal}, memory, clock,
+                                        safepoint);
     EXPECT_TRUE(vcpu->prepare());
     io.signal = &signal;
   }
@@ -105,9 +108,7 @@ class TestMachine {
     EXPECT_TRUE(memory.read_object(Gpa(gpa), value));
     return value;
   }
-  void load(uint64_t gpa, std::span<const uint8_t> code) {
-    EXPECT_TRUE(memory.write(Gpa(gpa), std::as_bytes(code)));
-  }
+  void load(uint64_t gpa, std::span<const uint8_t> code) { EXPECT_TRUE(memory.write(Gpa(gpa), std::as_bytes(code))); }
 
   /// 64-bit code at kCode, CPL 0, paging on.
   void enter_64(std::span<const uint8_t> code, uint64_t at = kCode) {
@@ -141,7 +142,6 @@ class TestMachine {
     state.activity = x86::Activity::kRunning;
   }
 
-
   Halt run() {
     const Result<void> set = vcpu->set_state(state);
     EXPECT_TRUE(set) << set.error().message();
@@ -156,10 +156,12 @@ class TestMachine {
     const Halt halt = run();
     EXPECT_EQ(halt.reason, Halt::Reason::kStopped) << halt.detail << " rip " << std::hex << state.rip;
   }
-  void set_page(uint64_t linear, uint64_t entry) { poke<uint64_t>(kPageTables + 0x3000 + linear / kPageSize * 8, entry); }
+  void set_page(uint64_t linear, uint64_t entry) {
+    poke<uint64_t>(kPageTables + 0x3000 + linear / kPageSize * 8, entry);
+  }
   void set_gate_64(unsigned vector, uint64_t handler, unsigned dpl = 0, unsigned type = 14) {
-    poke<uint64_t>(kIdt + vector * 16, (handler & 0xffff) | uint64_t{0x08} << 16 | uint64_t{0x80 | dpl << 5 | type} << 40 |
-                                           (handler >> 16 & 0xffff) << 48);
+    poke<uint64_t>(kIdt + vector * 16, (handler & 0xffff) | uint64_t{0x08} << 16 |
+                                           uint64_t{0x80 | dpl << 5 | type} << 40 | (handler >> 16 & 0xffff) << 48);
     poke<uint64_t>(kIdt + vector * 16 + 8, handler >> 32);
   }
   uint64_t gpr(x86::GprIndex index) const { return state.gpr[index]; }
@@ -182,7 +184,8 @@ class TestMachine {
     poke<uint64_t>(kGdt + 0x28, 0x00cf9b000000ffff);  // 32-bit code
     poke<uint64_t>(kPageTables, (kPageTables + 0x1000) | 7);
     poke<uint64_t>(kPageTables + 0x1000, (kPageTables + 0x2000) | 7);
-    for (uint64_t i = 0; i < 2; ++i) poke<uint64_t>(kPageTables + 0x2000 + 8 * i, (kPageTables + 0x3000 + 0x1000 * i) | 7);
+    for (uint64_t i = 0; i < 2; ++i)
+      poke<uint64_t>(kPageTables + 0x2000 + 8 * i, (kPageTables + 0x3000 + 0x1000 * i) | 7);
     for (uint64_t page = 0; page < 1024; ++page) set_page(page * kPageSize, page * kPageSize | 7);
     poke<uint64_t>(kTss + 4, kStack);  // RSP0
   }
@@ -191,7 +194,8 @@ class TestMachine {
     flat.rip = rip;
     flat.rflags = x86::kFlagsOne;
     flat.cr0 = x86::kCr0Pe | x86::kCr0Et | x86::kCr0Ne | x86::kCr0Wp;
-    for (x86::Segment& segment : flat.segments) segment = {.base = 0, .limit = 0xffffffff, .attributes = 0xc093, .selector = 0x10};
+    for (x86::Segment& segment : flat.segments)
+      segment = {.base = 0, .limit = 0xffffffff, .attributes = 0xc093, .selector = 0x10};
     flat.segments[x86::kCs] = {.base = 0, .limit = 0xffffffff, .attributes = 0xc09b, .selector = 0x08};
     flat.tr = {.base = kTss, .limit = 0x67, .attributes = 0x8b, .selector = 0x30};
     flat.gdtr = {.base = kGdt, .limit = 0x3f};

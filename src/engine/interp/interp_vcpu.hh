@@ -2,8 +2,8 @@
 //
 // Order at an instruction boundary (SDM Vol. 3 Table 6-2): the fault of the last instruction, debug traps, INIT, NMI,
 // interrupts, instruction breakpoints, then the fetch. Interrupts wait out shadows (STI, MOV SS: 6.8.3).
-// TF, RF, an armed DR7 and shadows make the loop run single-instruction traces; everything else runs whole traces and looks
-// for events between them, at most 32 instructions late.
+// TF, RF, an armed DR7 and shadows make the loop run single-instruction traces; everything else runs whole traces and
+// looks for events between them, at most 32 instructions late.
 #pragma once
 
 #include <atomic>

@@ -12,8 +12,8 @@ constexpr uint32_t kDr6SingleStep = 1u << 14;  // BS
 constexpr uint64_t kDr7Enables = 0xff;         // L0-L3, G0-G3
 
 /// Bits RFLAGS can hold (SDM Vol. 1 Figure 3-8).
-constexpr uint64_t kRflagsValid = x86::kArithmeticFlags | x86::kTf | x86::kIf | x86::kDf | x86::kIopl | x86::kNt | x86::kRf |
-                                  x86::kVm | x86::kAc | x86::kVif | x86::kVip | x86::kId;
+constexpr uint64_t kRflagsValid = x86::kArithmeticFlags | x86::kTf | x86::kIf | x86::kDf | x86::kIopl | x86::kNt |
+                                  x86::kRf | x86::kVm | x86::kAc | x86::kVif | x86::kVip | x86::kId;
 
 bool must_step(const Cpu& cpu) {
   return (cpu.system_flags & (x86::kTf | x86::kRf)) != 0 || (cpu.state.dr7 & kDr7Enables) != 0 ||
@@ -25,7 +25,11 @@ bool swallows_step(const Trace& trace) {
   const Step& step = trace.steps()[trace.step_count - 2];
   if (step.insn.row == nullptr) return false;
   switch (step.insn.row->op) {
-    case x86::Op::kInt: case x86::Op::kInt3: case x86::Op::kInt1: case x86::Op::kInto: case x86::Op::kSyscall: return true;
+    case x86::Op::kInt:
+    case x86::Op::kInt3:
+    case x86::Op::kInt1:
+    case x86::Op::kInto:
+    case x86::Op::kSyscall: return true;
     default: return false;
   }
 }

@@ -329,7 +329,8 @@ TEST(RunLoop, RunningPastTheCodeSegmentLimitFaults) {
   machine.load(0x8000, startup_code);
   machine.run_to_done();
   EXPECT_EQ(machine.gpr(x86::kRax) & 0xffff, 0x1234u);
-  EXPECT_EQ(machine.peek<uint16_t>(0x7000 - 6), 0u);  // IP 10000h is not stored as 16 bits; the fault is at offset 0x10000
+  EXPECT_EQ(machine.peek<uint16_t>(0x7000 - 6),
+            0u);  // IP 10000h is not stored as 16 bits; the fault is at offset 0x10000
 }
 
 }  // namespace

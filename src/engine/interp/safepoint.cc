@@ -56,11 +56,13 @@ void Safepoint::lock_answering(Cpu& cpu) {
 void Safepoint::flush_others(Cpu& cpu) {
   const uint64_t epoch = epoch_.fetch_add(1, std::memory_order_seq_cst) + 1;
   for (Member* member : members_) {
-    if (member != &cpu.member && member->in_guest.load(std::memory_order_seq_cst)) member->signal->raise(VcpuSignal::kFlush);
+    if (member != &cpu.member && member->in_guest.load(std::memory_order_seq_cst))
+      member->signal->raise(VcpuSignal::kFlush);
   }
   for (Member* member : members_) {
     if (member == &cpu.member) continue;
-    while (member->in_guest.load(std::memory_order_seq_cst) && member->answered.load(std::memory_order_seq_cst) < epoch) {
+    while (member->in_guest.load(std::memory_order_seq_cst) &&
+           member->answered.load(std::memory_order_seq_cst) < epoch) {
       std::this_thread::yield();
     }
   }
@@ -99,7 +101,8 @@ void Safepoint::leave_exclusive() {
   mutex_.unlock();
 }
 
-void Cpu::enter_exclusive() { safepoint->enter_exclusive(*this); }
-void Cpu::leave_exclusive() { safepoint->leave_exclusive(); }
+// The right is held from one call to the other: the analysis sees one function at a time.
+TENON_THREAD_ATTRIBUTE(no_thread_safety_analysis) void Cpu::enter_exclusive() { safepoint->enter_exclusive(*this); }
+TENON_THREAD_ATTRIBUTE(no_thread_safety_analysis) void Cpu::leave_exclusive() { safepoint->leave_exclusive(); }
 
 }  // namespace tenon::interp

@@ -28,8 +28,8 @@ struct SecondVcpu {
   x86::CpuState state;
 };
 
-// Writer: patches the immediate of the function in another page, publishes its number, waits for the reader to have called
-// it. The page is data for the writer (it holds a write-TLB entry) until the reader first calls into it.
+// Writer: patches the immediate of the function in another page, publishes its number, waits for the reader to have
+// called it. The page is data for the writer (it holds a write-TLB entry) until the reader first calls into it.
 GUEST_CODE(patcher, "64", R"(
   mov rdi, 0x50000
   mov rsi, 0x60000

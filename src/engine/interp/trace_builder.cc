@@ -13,8 +13,8 @@ void undefined_opcode(Cpu& cpu, const Step* step) { return cpu.fault(step, x86::
 /// Longer than 15 bytes (SDM Vol. 2 2.3.11).
 void too_long(Cpu& cpu, const Step* step) { return cpu.fault(step, x86::kGeneralProtection, 0); }
 
-/// Before a RIP-relative operand whose displacement does not leave room for the offset in the trace: the offset goes into a
-/// register of its own.
+/// Before a RIP-relative operand whose displacement does not leave room for the offset in the trace: the offset goes
+/// into a register of its own.
 void set_operand_constant(Cpu& cpu, const Step* step) {
   cpu.gpr[Cpu::kConstant] = step->scratch;
   return next(cpu, step);

@@ -50,7 +50,7 @@ struct TraceCache::Source {
 struct TraceCache::Decoded {
   std::array<Insn, kTraceStepsMax> insns;
   unsigned count = 0;
-  unsigned size_bytes = 0;   // of all instructions, or of the bytes that decide that the only one is invalid
+  unsigned size_bytes = 0;  // of all instructions, or of the bytes that decide that the only one is invalid
   x86::DecodeStatus status = x86::DecodeStatus::kOk;  // of the instruction after the last good one
 };
 
@@ -210,9 +210,12 @@ namespace {
 /// Instructions after which a trace goes on where they do not branch.
 bool falls_through(x86::Op op) {
   switch (op) {
-    case x86::Op::kJcc: case x86::Op::kJcxz: case x86::Op::kLoop: case x86::Op::kLoope: case x86::Op::kLoopne:
-    case x86::Op::kInto:
-      return true;
+    case x86::Op::kJcc:
+    case x86::Op::kJcxz:
+    case x86::Op::kLoop:
+    case x86::Op::kLoope:
+    case x86::Op::kLoopne:
+    case x86::Op::kInto: return true;
     default: return false;
   }
 }
@@ -232,7 +235,8 @@ Trace* TraceCache::build(Cpu& cpu, Source& source, TraceKind kind) {
     Decoded decoded;
     while (decoded.count < count_max) {
       Insn& insn = decoded.insns[decoded.count];
-      const std::span<const uint8_t> rest(source.bytes.data() + decoded.size_bytes, source.available - decoded.size_bytes);
+      const std::span<const uint8_t> rest(source.bytes.data() + decoded.size_bytes,
+                                          source.available - decoded.size_bytes);
       decoded.status = rest.empty() ? x86::DecodeStatus::kTruncated : x86::decode(rest, source.code_size, insn);
       const bool in_first_page = decoded.size_bytes + insn.length <= source.in_first || decoded.count == 0;
       if (decoded.status != x86::DecodeStatus::kOk || !in_first_page) break;
@@ -255,7 +259,8 @@ Trace* TraceCache::build(Cpu& cpu, Source& source, TraceKind kind) {
     if (decoded.count == 0) decoded.size_bytes = std::min(source.available, x86::kInsnLengthMax);
     const auto before = source.bytes;
     watch_source(cpu, source, decoded.size_bytes);
-    if (std::memcmp(before.data(), source.bytes.data(), decoded.size_bytes) == 0) return assemble(cpu, source, decoded, kind);
+    if (std::memcmp(before.data(), source.bytes.data(), decoded.size_bytes) == 0)
+      return assemble(cpu, source, decoded, kind);
   }
 }
 

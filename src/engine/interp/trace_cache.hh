@@ -1,14 +1,15 @@
 // TraceCache: decoded guest code of one vCPU.
 //
 // A trace is a straight run of up to 32 instructions inside one physical page, decoded once and kept under (physical
-// address, code size, single-step). A direct-mapped front cache by linear address answers the run loop; what it says holds
-// until the translation of code is forgotten (a generation in the stamp) or the bytes changed (a version in CodeWatch).
-// A trace of a changed page is compared with the bytes it was made from and kept where they are the same, so a kernel
-// that patches one instruction of a page costs little.
+// address, code size, single-step). A direct-mapped front cache by linear address answers the run loop; what it says
+// holds until the translation of code is forgotten (a generation in the stamp) or the bytes changed (a version in
+// CodeWatch). A trace of a changed page is compared with the bytes it was made from and kept where they are the same,
+// so a kernel that patches one instruction of a page costs little.
 //
-// Self-modifying code: before bytes are decoded their granules are set in CodeWatch and no write-TLB entry for the page is left
-// in any vCPU (Safepoint::set_code_granules), so each store to the page takes the slow path and calls code_written(), which
-// grows the version and makes the running trace leave. A page that is mostly stored to loses its granules again.
+// Self-modifying code: before bytes are decoded their granules are set in CodeWatch and no write-TLB entry for the page
+// is left in any vCPU (Safepoint::set_code_granules), so each store to the page takes the slow path and calls
+// code_written(), which grows the version and makes the running trace leave. A page that is mostly stored to loses its
+// granules again.
 //
 // Threads: the vCPU's own; shared is only CodeWatch. Memory is bounded: a full arena is emptied.
 // Source: SDM Vol. 3 9.1.3 (self- and cross-modifying code), 12.6.
@@ -40,10 +41,10 @@ struct alignas(64) Trace {
   uint64_t second_gpa = 0;
   uint16_t size_bytes = 0;
   uint8_t instructions = 0;
-  uint8_t step_count = 0;           // instructions, helper steps and the end step
+  uint8_t step_count = 0;  // instructions, helper steps and the end step
   x86::CodeSize code_size = x86::CodeSize::k16;
   TraceKind kind = TraceKind::kNormal;
-  bool poisoned = false;            // its handlers were replaced: never to be entered again
+  bool poisoned = false;  // its handlers were replaced: never to be entered again
 
   Step* steps() { return reinterpret_cast<Step*>(this + 1); }
   const Step* steps() const { return reinterpret_cast<const Step*>(this + 1); }
@@ -62,9 +63,11 @@ class TraceCache {
   [[gnu::always_inline]] Trace* find_hot(const Cpu& cpu) const {
     const uint64_t linear = (cpu.rip + cpu.code_base) & cpu.linear_mask;
     const FrontEntry& entry = front_[front_index(linear)];
-    if (entry.linear != linear || entry.stamp != stamps_[linear >> 63]) [[unlikely]] return nullptr;
+    if (entry.linear != linear || entry.stamp != stamps_[linear >> 63]) [[unlikely]]
+      return nullptr;
     Trace* trace = entry.trace;
-    if (trace->page->version.load(std::memory_order_acquire) != trace->version) [[unlikely]] return nullptr;
+    if (trace->page->version.load(std::memory_order_acquire) != trace->version) [[unlikely]]
+      return nullptr;
     return trace;
   }
 
@@ -102,12 +105,12 @@ class TraceCache {
     uint64_t stamp = 0;
     uint64_t gpa = 0;
   };
-  /// What is known about one half of the linear address space. stamp = generation << 8 | no front cache << 3 | CPL 3 << 2 |
-  /// code size; what carries another stamp does not count.
+  /// What is known about one half of the linear address space. stamp = generation << 8 | no front cache << 3 | CPL 3 <<
+  /// 2 | code size; what carries another stamp does not count.
   struct Half {
     uint64_t generation = 1;
-    bool has_local = false;                      // some translation is not global
-    std::bitset<kPageFilterBits> pages_seen;     // linear pages (hashed) whose translation an entry relies on
+    bool has_local = false;                   // some translation is not global
+    std::bitset<kPageFilterBits> pages_seen;  // linear pages (hashed) whose translation an entry relies on
   };
   struct Source;   // bytes of guest code and where they came from (trace_cache.cc)
   struct Decoded;  // the instructions in them
@@ -144,7 +147,8 @@ class TraceCache {
   std::vector<std::unique_ptr<std::byte[]>> chunks_;
   size_t chunk_used_ = kChunkBytes;  // of the last chunk
   size_t chunks_max_;
-  std::array<std::pair<CodeWatch::Page*, unsigned>, 16> data_stores_{};  // stores to a code page since its granules were set
+  std::array<std::pair<CodeWatch::Page*, unsigned>, 16>
+      data_stores_{};          // stores to a code page since its granules were set
   CodeWatch::Page no_page_{};  // stands for pages outside RAM, whose bytes never change
 };
 
