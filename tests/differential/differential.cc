@@ -1,22 +1,24 @@
 // The differential test: random single instructions on the real CPU and on an engine, compared bit by bit.
 //
-//   differential [--cases N] [--seed S] [--engine interp] [--op NAME] [--jobs N] [--verbose]
+//   differential [--cases N] [--seed S] [--engine interp] [--op NAME] [--jobs N] [--mismatches N] [--verbose] [--masks]
 //
 // Prints what was covered and every mismatch (up to a limit) with the instruction's bytes and both outcomes; exits 1 where
 // there was one. Jobs are processes with seeds of their own, because HostCpu owns process-wide state.
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <bit>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
-#include <map>
-#include <set>
+#include <new>
 #include <string>
+#include <vector>
 
 #include "engine/interp/interp_engine.hh"
+#include "tests/differential/comparison.hh"
 #include "tests/differential/generator.hh"
 #include "tests/differential/guest_cpu.hh"
 #include "tests/differential/host_cpu.hh"
@@ -33,88 +35,19 @@ struct Options {
   std::string op;
   unsigned jobs = 1;
   unsigned mismatches_max = 20;
+  bool verbose = false;
+  bool masks = false;
 };
 
-/// What one job found; goes to the parent through a pipe as plain text.
+constexpr size_t kFormsMax = 4096;
+
+/// What the jobs found, in memory that they share.
 struct Summary {
-  uint64_t cases = 0;
-  uint64_t faulted = 0;
-  uint64_t mismatches = 0;
-  std::set<std::string> forms;  // "Add/mem", "Vpaddd/reg": op and kind of operand that ran at least once
+  std::atomic<uint64_t> cases = 0;
+  std::atomic<uint64_t> faulted = 0;
+  std::atomic<uint64_t> mismatches = 0;
+  std::atomic<bool> covered[kFormsMax] = {};  // by form of the RowCatalog
 };
-
-constexpr uint64_t kComparedFlags = x86::kArithmeticFlags | x86::kDf | x86::kNt | x86::kAc | x86::kId;
-
-/// Bits that the SDM leaves undefined after the instruction and that the row names (Vol. 2, "Flags Affected").
-uint64_t compared_flags(const Case& test) { return kComparedFlags & ~uint64_t{test.insn.row->rflags_undefined}; }
-
-void add_difference(std::string& text, const char* name, uint64_t host, uint64_t guest) {
-  if (host != guest) text += fmt::format("  {}: host {:#x}, guest {:#x}\n", name, host, guest);
-}
-
-constexpr const char* kRegisterNames[] = {"RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI",
-                                          "R8",  "R9",  "R10", "R11", "R12", "R13", "R14", "R15"};
-
-/// Byte ranges of the XSAVE area that are compared. x87 FOP, FIP and FDP (bytes 6-23) are left out: they name the last x87
-/// instruction's address, which differs by construction (SDM Vol. 1 8.1.8); MXCSR_MASK (28-31) is the processor's.
-struct AreaRange {
-  const char* name;
-  size_t from, to;
-};
-constexpr AreaRange kAreaRanges[] = {{"FCW", 0, 2}, {"FSW", 2, 4}, {"FTW", 4, 5}, {"MXCSR", 24, 28}, {"XMM", 160, 416}, {"YMM high", 576, 832}};
-
-void compare_vectors(std::string& text, const MachineState& host, const MachineState& guest) {
-  for (const AreaRange& range : kAreaRanges) {
-    for (size_t i = range.from; i < range.to; ++i)
-      if (host.xsave[i] != guest.xsave[i]) {
-        const size_t unit = range.to - range.from > 16 ? (i - range.from) / 16 : 0;
-        text += fmt::format("  {} {} (byte {}): host {:#04x}, guest {:#04x}\n", range.name, unit, i,
-                            static_cast<unsigned>(host.xsave[i]), static_cast<unsigned>(guest.xsave[i]));
-        break;
-      }
-  }
-  for (size_t i = 0; i < 8; ++i)  // ST(i): ten bytes of each sixteen
-    if (std::memcmp(&host.xsave[32 + i * 16], &guest.xsave[32 + i * 16], 10) != 0) {
-      text += fmt::format("  ST({}): host ", i);
-      for (size_t b = 10; b-- > 0;) text += fmt::format("{:02x}", static_cast<unsigned>(host.xsave[32 + i * 16 + b]));
-      text += ", guest ";
-      for (size_t b = 10; b-- > 0;) text += fmt::format("{:02x}", static_cast<unsigned>(guest.xsave[32 + i * 16 + b]));
-      text += "\n";
-    }
-}
-
-/// Linux hides from user mode whether a kernel address is present: it reports the protection bit there (arch/x86/mm/fault.c).
-Outcome as_linux_reports(Outcome outcome) {
-  if (outcome.vector == x86::kPageFault && outcome.fault_address >= 0x7ffffffff000) outcome.error_code |= 1;
-  return outcome;
-}
-
-std::string compare(const Case& test, const Outcome& host_outcome, const MachineState& host, const Outcome& guest_outcome,
-                    const MachineState& guest) {
-  std::string text;
-  if (as_linux_reports(host_outcome) != as_linux_reports(guest_outcome))
-    text += fmt::format("  outcome: host {} vector {} error {:#x} address {:#x}, guest {} vector {} error {:#x} address {:#x}\n",
-                        host_outcome.faulted, host_outcome.vector, host_outcome.error_code, host_outcome.fault_address,
-                        guest_outcome.faulted, guest_outcome.vector, guest_outcome.error_code, guest_outcome.fault_address);
-  for (unsigned i = 0; i < 16; ++i) add_difference(text, kRegisterNames[i], host.gpr[i], guest.gpr[i]);
-  add_difference(text, "RIP", host.rip, guest.rip);
-  const uint64_t mask = compared_flags(test);
-  add_difference(text, "RFLAGS", host.rflags & mask, guest.rflags & mask);
-  add_difference(text, "FS base", host.fs_base, guest.fs_base);
-  add_difference(text, "GS base", host.gs_base, guest.gs_base);
-  compare_vectors(text, host, guest);
-  return text;
-}
-
-std::string describe(const Case& test) {
-  std::string text = fmt::format("{} [", op_name(test.insn.row->op));
-  for (const uint8_t byte : test.code()) text += fmt::format("{:02x} ", byte);
-  text.back() = ']';
-  if (test.insn.base < 16) text += fmt::format(" base {:#x}", test.before.gpr[test.insn.base]);
-  return text + fmt::format(" rsp {:#x} rbp {:#x} rcx {:#x} at {:#x} flags {:#x} mxcsr {:#x}", test.before.gpr[x86::kRsp],
-                            test.before.gpr[x86::kRbp], test.before.gpr[x86::kRcx], test.address, test.before.rflags,
-                            *reinterpret_cast<const uint32_t*>(&test.before.xsave[24]));
-}
 
 /// Branches may land behind the instruction; with AC set the jump back would itself be misaligned (#AC).
 HostCpu::Ending ending_of(const Case& test) {
@@ -123,117 +56,117 @@ HostCpu::Ending ending_of(const Case& test) {
   return is_branch || checks_alignment ? HostCpu::Ending::kTrap : HostCpu::Ending::kJumpBack;
 }
 
-void compare_windows(std::string& text, std::span<std::byte> host, std::span<std::byte> guest) {
-  if (std::memcmp(host.data(), guest.data(), host.size()) == 0) return;
-  unsigned shown = 0;
-  for (size_t i = 0; i < host.size() && shown < 8; i += 8) {
-    uint64_t host_word = 0;
-    uint64_t guest_word = 0;
-    std::memcpy(&host_word, &host[i], 8);
-    std::memcpy(&guest_word, &guest[i], 8);
-    if (host_word == guest_word) continue;
-    text += fmt::format("  memory at {:#x}: host {:#018x}, guest {:#018x}\n", kWindow + i, host_word, guest_word);
-    ++shown;
+/// Instructions that can do nothing but fault at CPL 3 with IOPL 0.
+bool only_faults(const x86::OpcodeRow& row) {
+  if ((row.flags & x86::kCpl0) != 0) return true;
+  switch (row.op) {
+    case Op::kIn: case Op::kOut: case Op::kIns: case Op::kOuts: case Op::kCli: case Op::kSti:
+    case Op::kUd0: case Op::kUd1: case Op::kUd2: return true;
+    default: return false;
   }
-  std::memcpy(guest.data(), host.data(), host.size());
 }
 
-Result<Summary> run_job(const Options& options, uint64_t seed, uint64_t cases) {
-  const std::unique_ptr<HostCpu> host = TRY(HostCpu::create());
-  const std::unique_ptr<GuestCpu> guest = TRY(GuestCpu::create(make_interp_engine()));
-  Generator generator(seed);
-  for (int i = 0; i < 256; ++i) generator.refresh(host->window());
-  std::memcpy(guest->window().data(), host->window().data(), host->window().size());
-
-  Summary summary;
-  Case test;
-  while (summary.cases < cases && summary.mismatches < options.mismatches_max) {
-    if (summary.cases % 64 == 0) generator.refresh(host->window());
-    generator.next(test, host->window());
-    if (!options.op.empty() && options.op != op_name(test.insn.row->op)) continue;
-    std::memcpy(guest->window().data(), host->window().data(), host->window().size());
-    MachineState host_after;
-    MachineState guest_after;
-    const Outcome guest_outcome = guest->run(test.code(), test.address, test.before, guest_after);
-    const Outcome host_outcome = host->run(test.code(), test.address, ending_of(test), test.before, host_after);
-    ++summary.cases;
-    summary.faulted += host_outcome.faulted;
-    if (!host_outcome.faulted)
-      summary.forms.insert(fmt::format("{}/{}", op_name(test.insn.row->op), test.insn.is_memory ? "mem" : "reg"));
-    std::string text = guest->failure().empty() ? compare(test, host_outcome, host_after, guest_outcome, guest_after)
-                                                : "  engine: " + guest->failure() + "\n";
-    compare_windows(text, host->window(), guest->window());
-    if (text.empty()) continue;
-    ++summary.mismatches;
-    fmt::print("MISMATCH {} (seed {}, case {})\n{}", describe(test), seed, summary.cases, text);
-    std::fflush(stdout);
-  }
-  return summary;
+/// Whether the host did what the instruction is for: it ran, or it is one that traps (a branch ends in INT3).
+bool did_its_work(const Case& test, const Outcome& host) {
+  return !host.faulted || host.vector == x86::kBreakpoint || only_faults(*test.insn.row);
 }
 
-int job_main(const Options& options, uint64_t seed, uint64_t cases, int pipe_fd) {
-  const Result<Summary> summary = run_job(options, seed, cases);
-  if (!summary) {
-    fmt::print(stderr, "differential: {}\n", summary.error().message());
-    return 2;
+class Job {
+ public:
+  Job(const Options& options, const RowCatalog& catalog, uint64_t seed, Summary& summary)
+      : options_(options), seed_(seed), generator_(catalog, seed), summary_(summary) {}
+  Result<void> run(uint64_t cases);
+
+ private:
+  void run_case(uint64_t number);
+
+  const Options& options_;
+  const uint64_t seed_;
+  Generator generator_;
+  Summary& summary_;
+  std::unique_ptr<HostCpu> host_;
+  std::unique_ptr<GuestCpu> guest_;
+  Case test_;
+  unsigned mismatches_ = 0;
+};
+
+Result<void> Job::run(uint64_t cases) {
+  host_ = TRY(HostCpu::create());
+  guest_ = TRY(GuestCpu::create(make_interp_engine()));
+  for (int i = 0; i < 256; ++i) generator_.refresh(host_->window());
+  for (uint64_t number = 0; number < cases && mismatches_ < options_.mismatches_max;) {
+    if (number % 16 == 0) generator_.refresh(host_->window());
+    generator_.next(test_, host_->window());
+    if (options_.op.empty() || options_.op == op_name(test_.insn.row->op)) run_case(number++);
   }
-  std::string text = fmt::format("{} {} {}\n", summary->cases, summary->faulted, summary->mismatches);
-  for (const std::string& form : summary->forms) text += form + "\n";
-  return ::write(pipe_fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0 : 2;
+  return {};
 }
 
-std::string read_all(int fd) {
-  std::string text;
-  char buffer[4096];
-  for (ssize_t count; (count = ::read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(count));
-  return text;
+void Job::run_case(uint64_t number) {
+  std::memcpy(guest_->window().data(), host_->window().data(), host_->window().size());
+  MachineState host_after;
+  MachineState guest_after;
+  const Outcome guest_outcome = guest_->run(test_.code(), test_.address, test_.before, guest_after);
+  const Outcome host_outcome = host_->run(test_.code(), test_.address, ending_of(test_), test_.before, host_after);
+  ++summary_.cases;
+  if (host_outcome.faulted) ++summary_.faulted;
+  if (did_its_work(test_, host_outcome)) summary_.covered[test_.form].store(true, std::memory_order_relaxed);
+  std::string text = guest_->failure().empty() ? compare(test_, host_outcome, host_after, guest_outcome, guest_after)
+                                               : "  engine: " + guest_->failure() + "\n";
+  text += compare_windows(host_->window(), guest_->window());
+  if (text.empty()) return;
+  ++mismatches_;
+  ++summary_.mismatches;
+  // One write, so that the jobs' texts do not mix.
+  const std::string all = fmt::format("MISMATCH {} (seed {}, case {})\n{}", describe(test_), seed_, number, text);
+  std::fwrite(all.data(), 1, all.size(), stdout);
+  std::fflush(stdout);
+}
+
+[[noreturn]] void job_main(const Options& options, const RowCatalog& catalog, unsigned number, Summary& summary) {
+  Job job(options, catalog, options.seed * 1000003 + number, summary);
+  const Result<void> result = job.run(options.cases / options.jobs);
+  if (!result) fmt::print(stderr, "differential: {}\n", result.error().message());
+  ::_exit(result ? 0 : 2);
+}
+
+void print_summary(const Options& options, const RowCatalog& catalog, const Summary& summary) {
+  size_t covered = 0;
+  for (size_t i = 0; i < catalog.size(); ++i) {
+    covered += summary.covered[i] ? 1 : 0;
+    if (options.verbose && !summary.covered[i]) fmt::print("not covered: {}\n", catalog.form(i).name());
+  }
+  const uint64_t cases = summary.cases;
+  fmt::print("{} cases against the host CPU on {}: {} of {} operation forms covered ({:.1f}%), {:.1f}% of the cases faulted, "
+             "{} mismatches\n",
+             cases, options.engine, covered, catalog.size(),
+             100.0 * static_cast<double>(covered) / static_cast<double>(catalog.size()),
+             100.0 * static_cast<double>(summary.faulted) / static_cast<double>(std::max<uint64_t>(cases, 1)),
+             summary.mismatches.load());
 }
 
 int run(const Options& options) {
-  struct Job {
-    pid_t pid;
-    Fd out;
-  };
-  std::vector<Job> jobs;
+  const RowCatalog catalog;
+  CHECK(catalog.size() <= kFormsMax);
+  void* shared = ::mmap(nullptr, sizeof(Summary), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) return 2;
+  auto* summary = new (shared) Summary;
+  std::vector<pid_t> jobs;
   for (unsigned i = 0; i < options.jobs; ++i) {
-    int fds[2];
-    if (::pipe(fds) < 0) return 2;
     const pid_t pid = ::fork();
-    if (pid == 0) {
-      ::close(fds[0]);
-      ::_exit(job_main(options, options.seed * 1000003 + i, options.cases / options.jobs, fds[1]));
-    }
-    ::close(fds[1]);
-    jobs.push_back({pid, Fd(fds[0])});
+    if (pid == 0) job_main(options, catalog, i, *summary);
+    jobs.push_back(pid);
   }
-  Summary total;
   bool ok = true;
-  for (Job& job : jobs) {
-    std::string text = read_all(job.out.get());
+  for (const pid_t pid : jobs) {
     int status = 0;
-    ::waitpid(job.pid, &status, 0);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-      fmt::print("a job ended with status {:#x}\n", status);
-      ok = false;
-    }
-    const size_t line = text.find('\n');
-    if (line == std::string::npos) continue;
-    unsigned long long cases = 0, faulted = 0, mismatches = 0;
-    if (std::sscanf(text.c_str(), "%llu %llu %llu", &cases, &faulted, &mismatches) != 3) continue;
-    total.cases += cases;
-    total.faulted += faulted;
-    total.mismatches += mismatches;
-    for (size_t at = line + 1; at < text.size();) {
-      const size_t end = text.find('\n', at);
-      total.forms.insert(text.substr(at, end - at));
-      at = end + 1;
-    }
+    ::waitpid(pid, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
+    fmt::print("a job ended with status {:#x}\n", status);
+    ok = false;
   }
-  fmt::print("{} cases against the host CPU on {}: {} operation forms ran, {:.1f}% of the cases faulted on both, {} mismatches\n",
-             total.cases, options.engine, total.forms.size(),
-             100.0 * static_cast<double>(total.faulted) / static_cast<double>(std::max<uint64_t>(total.cases, 1)),
-             total.mismatches);
-  return ok && total.mismatches == 0 && total.cases > 0 ? 0 : 1;
+  print_summary(options, catalog, *summary);
+  return ok && summary->mismatches == 0 && summary->cases > 0 ? 0 : 1;
 }
 
 }  // namespace
@@ -248,6 +181,12 @@ int main(int argc, char** argv) {
   app.add_option("--op", options.op, "only this operation, by its name in op.hh");
   app.add_option("--jobs", options.jobs, "processes side by side")->check(CLI::Range(1, 64));
   app.add_option("--mismatches", options.mismatches_max, "stop a job after so many");
+  app.add_flag("--verbose", options.verbose, "list the operation forms that were not covered");
+  app.add_flag("--masks", options.masks, "list the results that are not compared, and end");
   CLI11_PARSE(app, argc, argv);
+  if (options.masks) {
+    fmt::print("{}", tenon::differential::describe_masks());
+    return 0;
+  }
   return tenon::differential::run(options);
 }

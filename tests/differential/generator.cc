@@ -10,50 +10,6 @@ namespace tenon::differential {
 using x86::Insn;
 using x86::Op;
 
-Random::Random(uint64_t seed) {
-  for (uint64_t& word : state_) {  // splitmix64
-    seed += 0x9e3779b97f4a7c15;
-    uint64_t z = seed;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    word = z ^ (z >> 31);
-  }
-}
-
-uint64_t Random::next() {
-  const uint64_t result = std::rotl(state_[1] * 5, 7) * 9;
-  const uint64_t shifted = state_[1] << 17;
-  state_[2] ^= state_[0];
-  state_[3] ^= state_[1];
-  state_[1] ^= state_[2];
-  state_[0] ^= state_[3];
-  state_[2] ^= shifted;
-  state_[3] = std::rotl(state_[3], 45);
-  return result;
-}
-
-const char* exclusion(Op op) {
-  switch (op) {
-    case Op::kSyscall: case Op::kSysenter: case Op::kInt: case Op::kInt1: return "enters the host's kernel";
-    case Op::kRdtsc: case Op::kRdtscp: case Op::kRdrand: case Op::kRdseed: case Op::kRdpmc: case Op::kCpuid: case Op::kRdpid:
-    case Op::kXgetbv: return "gives a different value each time or on each machine";
-    case Op::kSgdt: case Op::kSidt: case Op::kSldt: case Op::kStr: case Op::kSmsw: return "emulated by the host's kernel (UMIP)";
-    case Op::kMovFromSeg: case Op::kMovToSeg: case Op::kPushSeg: case Op::kPopSeg: case Op::kLfs: case Op::kLgs: case Op::kLss:
-    case Op::kLar: case Op::kLsl: case Op::kVerr: case Op::kVerw: case Op::kCallFar: case Op::kJmpFar: case Op::kRetFar:
-    case Op::kIret: return "depends on the host kernel's descriptor tables";
-    case Op::kXsave: case Op::kXrstor: case Op::kXsaveopt: case Op::kXsavec: case Op::kXsaves: case Op::kXrstors:
-      return "depends on the host's XCR0";
-    case Op::kRdpkru: case Op::kWrpkru: case Op::kUmonitor: case Op::kUmwait: case Op::kTpause: case Op::kSerialize:
-    case Op::kMovdiri: case Op::kMovdir64b: return "not exposed to guests";
-    case Op::kMonitor: case Op::kMwait: case Op::kVmcall: case Op::kVmmcall: case Op::kVmfunc: case Op::kInvept: case Op::kInvvpid:
-    case Op::kVmclear: case Op::kVmlaunch: case Op::kVmptrld: case Op::kVmptrst: case Op::kVmread: case Op::kVmresume:
-    case Op::kVmwrite: case Op::kVmxoff: case Op::kVmxon: case Op::kClgi: case Op::kStgi: case Op::kInvlpga: case Op::kSkinit:
-    case Op::kVmload: case Op::kVmrun: case Op::kVmsave: return "virtualisation and monitor instructions depend on the host";
-    case Op::kWbinvd: case Op::kInvd: case Op::kRsm: return "privileged on purpose or not, never run on the host";
-    default: return nullptr;
-  }
-}
-
 uint64_t Generator::interesting_integer() {
   static constexpr uint64_t kEdges[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
                                         0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff, 0xfffffffffffffff0};
@@ -92,8 +48,7 @@ void Generator::refresh(std::span<std::byte> window) {
   fill_typed(window.subspan(random_.below((window.size() - size) / 8) * 8, size));
 }
 
-bool Generator::draw_instruction(Case& out) {
-  std::array<uint8_t, x86::kInsnLengthMax>& bytes = out.bytes;
+void Generator::draw_bytes(std::array<uint8_t, x86::kInsnLengthMax>& bytes) {
   for (size_t i = 0; i < bytes.size(); i += 8) {
     const uint64_t word = random_.next();
     std::memcpy(bytes.data() + i, &word, std::min<size_t>(8, bytes.size() - i));
@@ -113,23 +68,30 @@ bool Generator::draw_instruction(Case& out) {
     case 5:  // two-byte VEX
       bytes[at++] = 0xc5;
       if (!random_.one_in(3)) bytes[at] |= 0x78;  // vvvv = 1111b, which many rows demand
-      ++at;
       break;
     case 6:  // three-byte VEX
       bytes[at++] = 0xc4;
       bytes[at] = static_cast<uint8_t>((bytes[at] & 0xe0) | (1 + random_.below(3)));
-      ++at;
-      if (random_.one_in(3)) bytes[at] |= 0x78;
-      ++at;
+      if (random_.one_in(3)) bytes[at + 1] |= 0x78;
       break;
     default: bytes[at++] = static_cast<uint8_t>(0xd8 + random_.below(8)); break;  // x87
   }
-  if (x86::decode(bytes, x86::CodeSize::k64, out.insn) != x86::DecodeStatus::kOk) return false;
+}
+
+// Three of four by row, so that each row has its share; the rest is any bytes, for odd combinations of prefixes.
+bool Generator::draw_instruction(Case& out) {
+  if (random_.one_in(4)) {
+    draw_bytes(out.bytes);
+  } else {
+    encode(catalog_.form(random_.below(catalog_.size())), random_, out.bytes);
+  }
+  if (x86::decode(out.bytes, x86::CodeSize::k64, out.insn) != x86::DecodeStatus::kOk) return false;
+  out.form = catalog_.find(out.insn);
+  if (out.form == catalog_.size()) return false;
   // A branch into itself may never end.
-  const bool is_branch = (out.insn.row->flags & x86::kBranch) != 0;
-  if (is_branch && !out.insn.is_memory && out.insn.immediate >= -int64_t{2 * x86::kInsnLengthMax} && out.insn.immediate <= 0)
-    return false;
-  return exclusion(out.insn.row->op) == nullptr;
+  const x86::Operand target = out.insn.row->operands[0];
+  const bool is_relative = target == x86::Operand::kJb || target == x86::Operand::kJz;
+  return !is_relative || out.insn.immediate < -int64_t{2 * x86::kInsnLengthMax} || out.insn.immediate > 0;
 }
 
 void Generator::draw_registers(MachineState& state) {
@@ -144,8 +106,10 @@ void Generator::draw_registers(MachineState& state) {
 
 void Generator::draw_vectors(MachineState& state) {
   std::byte* area = state.xsave.data();
-  for (size_t i = 0; i < 16; ++i) fill_typed({area + 160 + i * 16, 16});
-  for (size_t i = 0; i < 16; ++i) fill_typed({area + 576 + i * 16, 16});
+  for (int i = 0; i < 4; ++i) {  // the others stay from the case before
+    fill_typed({area + 160 + random_.below(16) * 16, 16});
+    fill_typed({area + 576 + random_.below(16) * 16, 16});
+  }
   // MXCSR: exceptions mostly masked; any rounding, DAZ and FTZ (SDM Vol. 1 10.2.3).
   uint32_t mxcsr = 0x1f80 | static_cast<uint32_t>(random_.next() & 0xe07f);
   if (random_.one_in(8)) mxcsr = static_cast<uint32_t>(random_.next() & 0xffff);
@@ -168,7 +132,13 @@ void Generator::draw_x87(MachineState& state) {
   std::memcpy(area, &control, 2);
   std::memcpy(area + 2, &status, 2);
   std::memcpy(area + 4, &tags, 1);
-  for (size_t i = 0; i < 8; ++i) {
+  // Pointers and opcode of the last x87 instruction (SDM Vol. 1 8.1.8, 8.1.9), in user space.
+  const uint64_t pointers[2] = {random_.next() >> 17, random_.next() >> 17};
+  const auto opcode = static_cast<uint16_t>(random_.below(0x800));
+  std::memcpy(area + 6, &opcode, sizeof opcode);
+  std::memcpy(area + 8, pointers, sizeof pointers);
+  for (int changed = 0; changed < 3; ++changed) {
+    const uint64_t i = random_.below(8);
     uint64_t significand = random_.next();
     uint16_t exponent = static_cast<uint16_t>(0x3fff - 32 + random_.below(64));
     const uint64_t kind = random_.below(12);
@@ -197,18 +167,63 @@ uint64_t Generator::window_target(unsigned size_bytes) {
   }
 }
 
+uint64_t Generator::operand_target(const Insn& insn) {
+  const uint64_t target = window_target(64);
+  const bool aligned = (insn.row->flags & x86::kAligned) != 0 || insn.row->op == Op::kCmpxchg16b;
+  return aligned && !random_.one_in(8) ? target & ~uint64_t{31} : target;
+}
+
+namespace {
+
+uint64_t segment_base(const Case& test) {
+  if (test.insn.segment == x86::kFs) return test.before.fs_base;
+  return test.insn.segment == x86::kGs ? test.before.gs_base : 0;
+}
+
+bool has_vector_index(const Insn& insn) {
+  for (const x86::Operand operand : insn.row->operands)
+    if (operand == x86::Operand::kVsib) return true;
+  return false;
+}
+
+bool has_wide_index(Op op) {
+  return op == Op::kVgatherqps || op == Op::kVgatherqpd || op == Op::kVpgatherqd || op == Op::kVpgatherqq;
+}
+
+}  // namespace
+
+// The base near the window's middle, most elements of the index register so that they stay in it.
+void Generator::aim_gather(Case& out) {
+  const Insn& insn = out.insn;
+  if (insn.base < 16) out.before.gpr[insn.base] = kWindow + kPage - segment_base(out) - static_cast<uint64_t>(int64_t{insn.displacement});
+  const size_t width = has_wide_index(insn.row->op) ? 8 : 4;
+  for (size_t at = 0; at < 32; at += width) {
+    if (random_.one_in(16)) continue;
+    const int64_t distance = static_cast<int64_t>(random_.below(3 * kPage)) - static_cast<int64_t>(kPage);
+    const int64_t index = distance >> insn.scale;
+    std::byte* half = out.before.xsave.data() + (at < 16 ? 160 + insn.index * 16 : 576 + insn.index * 16);
+    std::memcpy(half + at % 16, &index, width);
+  }
+}
+
+// Instructions whose operand is an address in the instruction itself get it written there.
+void Generator::aim_offset(Case& out, uint64_t target) {
+  const size_t size = out.insn.address_size;
+  std::memcpy(out.bytes.data() + out.insn.length - size, &target, size);
+  x86::decode(out.bytes, x86::CodeSize::k64, out.insn);
+}
+
 // Makes the memory operand's linear address land at a window target, by the base or index register or the displacement.
 void Generator::aim_memory_operand(Case& out) {
   Insn& insn = out.insn;
   if (!insn.is_memory || random_.one_in(64)) return;
-  uint64_t target = window_target(32);
-  if (insn.segment == x86::kFs) target -= out.before.fs_base;
-  if (insn.segment == x86::kGs) target -= out.before.gs_base;
+  if (has_vector_index(insn)) return aim_gather(out);
+  const uint64_t target = operand_target(insn) - segment_base(out);
   const uint64_t displacement = static_cast<uint64_t>(int64_t{insn.displacement});
   uint64_t index = 0;
   if (insn.index != x86::kNoRegister) index = out.before.gpr[insn.index] << insn.scale;
   if (insn.base == x86::kRipBase || insn.base == x86::kNoRegister) {
-    if (!insn.has_modrm) return;  // moffs: a random 64-bit address faults on both sides
+    if (!insn.has_modrm) return aim_offset(out, target);
     const uint64_t next = insn.base == x86::kRipBase ? out.address + insn.length : 0;
     const auto patched = static_cast<int32_t>(target - next - index);
     // The displacement is the four bytes after ModRM and SIB; find them by what they hold.
@@ -227,26 +242,61 @@ void Generator::aim_memory_operand(Case& out) {
   out.before.gpr[insn.base] = base;
 }
 
-void Generator::special_rules(Case& out, std::span<std::byte> window) {
+// Strings and masked stores have fixed registers.
+void Generator::aim_strings(Case& out) {
   const Op op = out.insn.row->op;
   std::array<uint64_t, 16>& gpr = out.before.gpr;
   const bool is_string = (out.insn.row->flags & x86::kRep) != 0;
-  if (is_string || op == Op::kMaskmovdqu || op == Op::kMaskmovq || op == Op::kVmaskmovdqu || op == Op::kXlat) {
-    gpr[x86::kRsi] = window_target(64);
-    gpr[x86::kRdi] = window_target(64);
-    if (op == Op::kXlat) gpr[x86::kRbx] = window_target(256);
-    if (is_string && !random_.one_in(32)) gpr[x86::kRcx] = random_.below(96);
-  }
+  if (!is_string && op != Op::kMaskmovdqu && op != Op::kMaskmovq && op != Op::kVmaskmovdqu && op != Op::kXlat) return;
+  gpr[x86::kRsi] = window_target(64);
+  gpr[x86::kRdi] = window_target(64);
+  if (op == Op::kXlat) gpr[x86::kRbx] = window_target(256);
+  if (is_string && !random_.one_in(32)) gpr[x86::kRcx] = random_.below(96);
+  if (random_.one_in(16)) gpr[random_.one_in(2) ? x86::kRcx : x86::kRdi] |= random_.next() << 32;  // for 67
+}
+
+void Generator::special_rules(Case& out, std::span<std::byte> window) {
+  const Op op = out.insn.row->op;
+  std::array<uint64_t, 16>& gpr = out.before.gpr;
   if ((op == Op::kDiv || op == Op::kIdiv) && !random_.one_in(4)) gpr[x86::kRdx] = random_.one_in(2) ? 0 : random_.below(256);
   // Bit offsets in registers reach far: keep most of them near the operand.
   if (out.insn.is_memory && (op == Op::kBt || op == Op::kBts || op == Op::kBtr || op == Op::kBtc) && !random_.one_in(8) &&
       out.insn.reg != out.insn.base && out.insn.reg != out.insn.index)
     gpr[out.insn.reg] = static_cast<uint64_t>(static_cast<int64_t>(random_.below(2048)) - 1024);
-  if (op == Op::kEnter) out.before.gpr[x86::kRbp] = window_target(256);
-  if (op == Op::kLeave) out.before.gpr[x86::kRbp] = window_target(16);
+  if (op == Op::kEnter) gpr[x86::kRbp] = window_target(256);
+  if (op == Op::kLeave) gpr[x86::kRbp] = window_target(16);
   // POPF must not set TF: the host would trap after the jump back (SDM Vol. 3 17.3.1.4). NT is left alone too.
   const uint64_t stack = gpr[x86::kRsp] - kWindow;
-  if (op == Op::kPopf && stack + 8 <= window.size()) window[stack + 1] &= std::byte{0xbe};
+  if (op == Op::kPopf && stack + 1 < window.size()) window[stack + 1] &= std::byte{0xbe};
+  if (op == Op::kRet && random_.one_in(2)) place(window, gpr[x86::kRsp], branch_target(out));
+}
+
+uint64_t Generator::branch_target(const Case& test) {
+  const uint64_t target = kCodePage + random_.below(kPage);
+  const bool hits_itself = target + 32 >= test.address && target < test.address + 32;
+  return hits_itself ? kCodePage : target;
+}
+
+void Generator::place(std::span<std::byte> window, uint64_t address, uint64_t value) {
+  const uint64_t at = address - kWindow;
+  if (at < window.size() && at + 8 <= window.size()) std::memcpy(window.data() + at, &value, 8);
+}
+
+// What depends on where the memory operand has ended up: targets of indirect branches, comparisons that succeed.
+void Generator::prepare_operand(Case& out, std::span<std::byte> window) {
+  const Insn& insn = out.insn;
+  const Op op = insn.row->op;
+  const bool is_indirect = (op == Op::kJmp || op == Op::kCall) && insn.has_modrm;
+  if (is_indirect && !insn.is_memory && random_.one_in(2)) out.before.gpr[insn.rm] = branch_target(out);
+  const bool compares = op == Op::kCmpxchg || op == Op::kCmpxchg8b || op == Op::kCmpxchg16b;
+  if (!insn.is_memory || insn.base >= 16 || insn.index != x86::kNoRegister || random_.one_in(3)) return;
+  const uint64_t address = out.before.gpr[insn.base] + static_cast<uint64_t>(int64_t{insn.displacement}) + segment_base(out);
+  if (is_indirect) place(window, address, branch_target(out));
+  if (!compares) return;
+  const uint64_t rax = out.before.gpr[x86::kRax];
+  const uint64_t rdx = out.before.gpr[x86::kRdx];
+  place(window, address, op == Op::kCmpxchg8b ? (rax & 0xffffffff) | rdx << 32 : rax);
+  if (op == Op::kCmpxchg16b) place(window, address + 8, rdx);
 }
 
 void Generator::next(Case& out, std::span<std::byte> window) {
@@ -255,8 +305,10 @@ void Generator::next(Case& out, std::span<std::byte> window) {
   draw_registers(out.before);
   draw_vectors(out.before);
   draw_x87(out.before);
+  aim_strings(out);
   special_rules(out, window);
   aim_memory_operand(out);
+  prepare_operand(out, window);
   out.before.rip = out.address;
 }
 

@@ -21,6 +21,21 @@ bool probe_load(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_b
 /// #AC alone, for instructions that look at the alignment of a part before anything else (FXSAVE).
 bool check_operand_alignment(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes);
 
+/// While it lives no access of CPL 3 raises #AC: operands of VMASKMOV, gathers and VCVTPH2PS, which processors never check.
+class AlignmentCheckOff {
+ public:
+  explicit AlignmentCheckOff(Cpu& cpu) : cpu_(cpu), kept_(cpu.cpl == 3 ? cpu.system_flags & x86::kAc : 0) {
+    cpu_.system_flags &= ~kept_;
+  }
+  AlignmentCheckOff(const AlignmentCheckOff&) = delete;
+  AlignmentCheckOff& operator=(const AlignmentCheckOff&) = delete;
+  ~AlignmentCheckOff() { cpu_.system_flags |= kept_; }
+
+ private:
+  Cpu& cpu_;
+  decltype(Cpu::system_flags) kept_;
+};
+
 /// GDT, LDT, IDT, TSS and inner stacks are addressed with 64 bits in IA-32e mode, also from compatibility mode, else
 /// with 32.
 uint64_t linear_space_mask(const Cpu& cpu);

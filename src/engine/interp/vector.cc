@@ -7,6 +7,7 @@
 #include "engine/interp/vector.hh"
 
 #include "engine/interp/families.hh"
+#include "engine/interp/memory.hh"
 
 namespace tenon::interp {
 
@@ -55,6 +56,30 @@ void run_register_form(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
+/// The conversions of half floats raise no #AC (SDM Vol. 2 2.4, exception class 11).
+bool ignores_alignment(const Insn& insn) {
+  return insn.row->op == Op::kVcvtph2ps || insn.row->op == Op::kVcvtps2ph;
+}
+
+bool load_plan_operand(Cpu& cpu, const Insn& insn, uint64_t offset, unsigned size_bytes) {
+  const SegmentIndex segment = operand_segment(insn);
+  const void* host = cpu.try_host(segment, offset, size_bytes, Access::kRead);
+  if (host != nullptr) [[likely]] {
+    copy_operand(cpu.vector.memory, host, size_bytes);
+    return true;
+  }
+  if (!ignores_alignment(insn)) return cpu.load_bytes(segment, offset, cpu.vector.memory, size_bytes);
+  const AlignmentCheckOff off(cpu);
+  return cpu.load_bytes(segment, offset, cpu.vector.memory, size_bytes);
+}
+
+bool store_plan_operand(Cpu& cpu, const Insn& insn, uint64_t offset, unsigned size_bytes) {
+  const SegmentIndex segment = operand_segment(insn);
+  if (!ignores_alignment(insn)) return store_vector(cpu, segment, offset, cpu.vector.memory, size_bytes);
+  const AlignmentCheckOff off(cpu);
+  return store_vector(cpu, segment, offset, cpu.vector.memory, size_bytes);
+}
+
 void run_load_form(Cpu& cpu, const Step* step) {
   const VectorPlan& plan = plan_of(step);
   if (!gate_open(cpu, plan.gate)) [[unlikely]]
@@ -63,7 +88,7 @@ void run_load_form(Cpu& cpu, const Step* step) {
   const uint64_t offset = cpu.effective_offset(step);
   if (plan.aligned && !check_aligned(cpu, segment, offset, plan.memory_bytes)) [[unlikely]]
     return cpu.fault(step);
-  if (!load_vector(cpu, segment, offset, cpu.vector.memory, plan.memory_bytes)) [[unlikely]]
+  if (!load_plan_operand(cpu, step->insn, offset, plan.memory_bytes)) [[unlikely]]
     return cpu.fault(step);
   if (!run_plan(cpu, step->insn, plan)) [[unlikely]]
     return cpu.fault(step);
@@ -84,7 +109,7 @@ void run_store_form(Cpu& cpu, const Step* step) {
   const uint8_t tags = state.fx[Fx::kTags];
   if (!run_plan(cpu, step->insn, plan)) [[unlikely]]
     return cpu.fault(step);
-  if (!store_vector(cpu, segment, offset, state.memory, plan.memory_bytes)) [[unlikely]] {
+  if (!store_plan_operand(cpu, step->insn, offset, plan.memory_bytes)) [[unlikely]] {
     state.fx[Fx::kTags] = tags;
     return cpu.fault(step);
   }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/interp/memory.hh"
 #include "engine/interp/vector.hh"
 
 namespace tenon::interp {
@@ -32,6 +33,13 @@ bool is_masked_in(const uint8_t* mask, unsigned index) {
   return (element<T>(mask, index) >> (8 * sizeof(T) - 1)) != 0;
 }
 
+/// One element, without #AC.
+template <typename T>
+bool load_element(Cpu& cpu, SegmentIndex segment, uint64_t offset, T& out) {
+  const AlignmentCheckOff off(cpu);
+  return cpu.load(segment, offset, out);
+}
+
 template <typename T>
 void masked_load(Cpu& cpu, const Step* step) {
   if (!gate_open(cpu, Gate::kAvx)) [[unlikely]]
@@ -43,7 +51,7 @@ void masked_load(Cpu& cpu, const Step* step) {
   for (unsigned i = 0; i < insn.vector_bytes / sizeof(T); ++i) {
     T value;
     if (!is_masked_in<T>(mask, i)) continue;
-    if (!cpu.load(operand_segment(insn), offset + i * sizeof(T), value)) return cpu.fault(step);
+    if (!load_element(cpu, operand_segment(insn), offset + i * sizeof(T), value)) return cpu.fault(step);
     set_element(result.data(), i, value);
   }
   std::memcpy(cpu.vector.ymm[insn.reg], result.data(), result.size());
@@ -54,6 +62,7 @@ void masked_load(Cpu& cpu, const Step* step) {
 template <typename T>
 bool store_selected(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8_t* data, const uint8_t* mask,
                     unsigned count) {
+  const AlignmentCheckOff off(cpu);
   for (unsigned i = 0; i < count; ++i)
     if (is_masked_in<T>(mask, i) && !cpu.store(segment, offset + i * sizeof(T), element<T>(data, i))) return false;
   return true;
@@ -143,7 +152,7 @@ void gather(Cpu& cpu, const Step* step) {
     if (element<T>(mask, i) == 0) continue;
     const auto index = static_cast<uint64_t>(int64_t{element<Index>(indices, i)});
     const uint64_t offset = cut_to_address_size(insn, origin + (index << insn.scale));
-    if (!cpu.load(operand_segment(insn), offset, value)) return cpu.fault(step);
+    if (!load_element(cpu, operand_segment(insn), offset, value)) return cpu.fault(step);
     set_element(result, i, value);
     set_element<T>(mask, i, 0);
   }
