@@ -217,7 +217,8 @@ TEST_F(BoardTest, ManyVcpus) {
   const auto board = make(300);
   VcpuIo io(*board, VcpuId{299});
   uint64_t value = 0;
-  ASSERT_TRUE(io.write_msr(0x1b, 0xfee00c00));  // x2APIC mode
+  ASSERT_TRUE(io.read_msr(0x1b, value));
+  EXPECT_EQ(value, 0xfee00c00u);  // in x2APIC mode, as IDs above 254 need
   ASSERT_TRUE(io.read_msr(0x802, value));
   EXPECT_EQ(value, 299u);
   EXPECT_TRUE(board->load_firmware_tables());

@@ -1,5 +1,8 @@
 #include "machine/interrupt_chips.hh"
 
+#include "base/check.hh"
+#include "spec/apic.hh"
+
 namespace tenon {
 
 namespace {
@@ -38,6 +41,18 @@ void InterruptChips::set_gsi(Gsi gsi, bool level) {
 
 void InterruptChips::enable_pv_eoi(GuestMemory& memory) {
   for (const auto& apic : local_apics_) apic->enable_pv_eoi(memory);
+}
+
+void InterruptChips::set_firmware_defaults() {
+  constexpr size_t kXapicCountMax = 255;
+  local_apics_.front()->set_virtual_wire_mode();
+  if (local_apics_.size() <= kXapicCountMax) return;
+  for (const auto& apic : local_apics_) {
+    uint64_t base = 0;
+    // The MSR is there on every local APIC, and xAPIC to x2APIC is a legal transition (SDM Vol. 3 11.12.5).
+    CHECK(apic->read_msr(apic::kMsrApicBase, base));
+    CHECK(apic->write_msr(apic::kMsrApicBase, base | apic::BaseX2apic::kMask));
+  }
 }
 
 std::vector<Device*> InterruptChips::devices() {

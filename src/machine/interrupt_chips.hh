@@ -36,8 +36,9 @@ class InterruptChips final : public InterruptSink {
 
   /// Every chip, for lifecycle and saved state.
   std::vector<Device*> devices();
-  /// What firmware would program after a reset: LINT0 of the bootstrap processor takes the 8259's interrupts.
-  void set_firmware_defaults() { local_apics_.front()->set_virtual_wire_mode(); }
+  /// What firmware would program after a reset: LINT0 of the bootstrap processor takes the 8259's interrupts, and where
+  /// IDs do not fit in 8 bits all local APICs are in x2APIC mode (ACPI 6.4 5.2.12.12).
+  void set_firmware_defaults();
 
  private:
   void update_timer_listening();
