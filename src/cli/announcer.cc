@@ -58,6 +58,10 @@ void Announcer::hint(std::string_view text) const {
   if (style_ == Style::kText) print(fmt::format("tenon: {}", text));
 }
 
+void Announcer::hint_on_new_line(std::string_view text) const {
+  if (style_ == Style::kText) print(fmt::format("{}tenon: {}", line_end_, text));
+}
+
 void Announcer::error(std::string_view message, const std::vector<std::string>& console) const {
   if (style_ == Style::kJson) return print(dump({{"event", "error"}, {"message", message}, {"console", console}}));
   print(fmt::format("tenon: {}", message));

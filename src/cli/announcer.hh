@@ -32,6 +32,8 @@ class Announcer {
   void exited(int status, double seconds) const;
   /// For a person at the keyboard: nothing with JSON.
   void hint(std::string_view text) const;
+  /// Likewise, below what the guest has left on the line.
+  void hint_on_new_line(std::string_view text) const;
   /// Also in kSilent: whoever asked must learn why there is no result. `console` are the guest's last lines.
   void error(std::string_view message, const std::vector<std::string>& console = {}) const;
   /// One line of `--stats`: counters of `subject` by name.

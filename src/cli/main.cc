@@ -10,6 +10,7 @@
 #include "cli/help.hh"
 #include "cli/image_command.hh"
 #include "cli/run_command.hh"
+#include "host/terminal.hh"
 
 namespace tenon {
 
@@ -36,6 +37,7 @@ Result<int> run(const std::vector<std::string>& arguments) {
 }  // namespace tenon
 
 int main(int argc, char** argv) {
+  tenon::open_missing_standard_descriptors();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const tenon::Result<int> status = tenon::run(arguments);
   if (status) return *status;

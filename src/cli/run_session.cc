@@ -304,7 +304,7 @@ void RunSession::suspend() {
 }
 
 void RunSession::leave() {
-  announcer_.hint("left; the virtual machine has ended");
+  announcer_.hint_on_new_line("left; the virtual machine has ended");
   end_machine(plan_.kind == RunPlan::Kind::kConsole ? exit_status::kSuccess
                                                     : exit_status::kSignalBase + signals::kHangUp);
 }

@@ -1,5 +1,6 @@
 #include "host/terminal.hh"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -53,6 +54,13 @@ Result<void> make_raw(int fd, const termios& before) {
 }
 
 }  // namespace
+
+void open_missing_standard_descriptors() {
+  for (int fd = kStdin; fd <= kStderr; ++fd) {
+    if (::fcntl(fd, F_GETFD) >= 0) continue;
+    [[maybe_unused]] const int opened = ::open("/dev/null", O_RDWR);  // gets the lowest free number: this one
+  }
+}
 
 bool is_terminal(int fd) { return ::isatty(fd) == 1; }
 

@@ -17,6 +17,10 @@ constexpr int kStdin = 0;
 constexpr int kStdout = 1;
 constexpr int kStderr = 2;
 
+/// Opens /dev/null in place of those of the three that the parent has closed: the next file to be opened would become
+/// stdin or stdout otherwise. First thing in main().
+void open_missing_standard_descriptors();
+
 bool is_terminal(int fd);
 
 struct TerminalSize {

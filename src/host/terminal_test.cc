@@ -93,6 +93,20 @@ TEST_F(TerminalTest, FailedCheckRestores) {
   EXPECT_FALSE(is_raw());
 }
 
+TEST_F(TerminalTest, ClosedStandardDescriptorsAreFilled) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::close(kStdin);
+    ::close(kStderr);
+    open_missing_standard_descriptors();
+    const bool filled = ::fcntl(kStdin, F_GETFD) >= 0 && ::fcntl(kStderr, F_GETFD) >= 0;
+    ::_exit(filled && ::open("/dev/null", O_RDONLY) > kStderr ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
 TEST_F(TerminalTest, WindowSize) {
   const winsize size = {.ws_row = 33, .ws_col = 101, .ws_xpixel = 0, .ws_ypixel = 0};
   ASSERT_EQ(::ioctl(master_.get(), TIOCSWINSZ, &size), 0);

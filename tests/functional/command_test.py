@@ -56,6 +56,11 @@ class Command(unittest.TestCase):
         producer.stdout.close()
         self.assertEqual(producer.wait(guest.PATIENCE_S), 128 + 13)  # SIGPIPE, as on the host
 
+    def test_closed_descriptors(self):
+        command = ["sh", "-c", 'exec "$0" "$@" <&- 2>&-', *guest.arguments("--", "sh", "-c", "cat; echo end")]
+        result = subprocess.run(command, stdout=subprocess.PIPE, timeout=guest.PATIENCE_S)
+        self.assertEqual((result.returncode, result.stdout), (0, b"end\n"))
+
     def test_long_command_line(self):
         # More than one window of the control link.
         words = ["x" * 1000] * 60
