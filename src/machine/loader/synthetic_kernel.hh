@@ -32,7 +32,7 @@ inline void append(Buffer& buffer, Bytes more) {
 
 inline Buffer to_buffer(std::string_view text) {
   Buffer buffer(text.size());
-  std::memcpy(buffer.data(), text.data(), text.size());
+  if (!text.empty()) std::memcpy(buffer.data(), text.data(), text.size());
   return buffer;
 }
 
