@@ -24,11 +24,12 @@ void Safepoint::leave(Member& member) {
 void Safepoint::enter_guest(Cpu& cpu) {
   for (;;) {
     cpu.member.in_guest.store(true, std::memory_order_seq_cst);
-    if (!exclusive_.load(std::memory_order_seq_cst)) break;
+    if (cpu.member.answered.load(std::memory_order_relaxed) != epoch_.load(std::memory_order_seq_cst)) answer(cpu);
+    // Last: the answer may have been to a split lock that raised the epoch since, and which now takes this vCPU to stand.
+    if (!exclusive_.load(std::memory_order_seq_cst)) return;
     cpu.member.in_guest.store(false, std::memory_order_seq_cst);
     std::this_thread::yield();
   }
-  if (cpu.member.answered.load(std::memory_order_relaxed) != epoch_.load(std::memory_order_seq_cst)) answer(cpu);
 }
 
 void Safepoint::leave_guest(Cpu& cpu) { cpu.member.in_guest.store(false, std::memory_order_seq_cst); }
@@ -69,8 +70,8 @@ void Safepoint::flush_others(Cpu& cpu) {
 }
 
 void Safepoint::set_code_granules(Cpu& cpu, CodeWatch::Page& page, uint64_t mask) {
-  const uint64_t present = page.granules.load(std::memory_order_seq_cst);
-  if ((present & mask) != mask) {
+  uint64_t present = page.granules.load(std::memory_order_seq_cst);
+  while ((present & mask) != mask) {
     if (present == 0) {
       lock_answering(cpu);
       flushing_.store(true, std::memory_order_seq_cst);
@@ -81,11 +82,13 @@ void Safepoint::set_code_granules(Cpu& cpu, CodeWatch::Page& page, uint64_t mask
       mutex_.unlock();
       return;
     }
-    page.granules.fetch_or(mask, std::memory_order_seq_cst);
+    // Not onto 0: the page may have been given up for data since, and write TLBs filled.
+    if (page.granules.compare_exchange_weak(present, present | mask, std::memory_order_seq_cst)) break;
   }
-  // Somebody else may have set the page's first granule a moment ago and still wait for write TLBs.
+  // Somebody else may have set the page's first granule a moment ago and still wait for write TLBs. The request taken here may be
+  // the next one's, for a split lock: that takes whoever has answered to stand.
   while (flushing_.load(std::memory_order_seq_cst)) {
-    if (cpu.signal->take(VcpuSignal::kFlush) != 0) answer(cpu);
+    if (cpu.signal->take(VcpuSignal::kFlush) != 0) answer_at_boundary(cpu);
     std::this_thread::yield();
   }
 }
