@@ -176,9 +176,9 @@ MachineStats Machine::stats() const {
   return stats;
 }
 
-x86::CpuState Machine::vcpu_state(VcpuId id) {
+Result<x86::CpuState> Machine::vcpu_state(VcpuId id) {
   const MutexLock lock(lifecycle_mutex_);
-  CHECK(state_ == State::kPaused);
+  if (state_ != State::kPaused) return fail(ErrorCode::kBusy, "registers of a vCPU: pause the machine first");
   return threads_->get_state(id);
 }
 

@@ -90,8 +90,8 @@ class Machine {
   /// "bzImage 6.1.0-9 (lz4), 64-bit boot protocol".
   const std::string& kernel_description() const { return kernel_description_; }
   MachineStats stats() const;
-  /// Registers of a vCPU; only between pause() and resume().
-  x86::CpuState vcpu_state(VcpuId id);
+  /// Registers of a vCPU, between pause() and resume(); kBusy otherwise, also where the guest ended before the pause.
+  Result<x86::CpuState> vcpu_state(VcpuId id);
 
  private:
   enum class State : uint8_t { kCreated, kRunning, kPaused, kEnded };

@@ -68,8 +68,9 @@ TEST_F(MachineTest, PowerOff) {
 
 TEST_F(MachineTest, KernelIsInMemoryAndTheFirstVcpuAtItsEntry) {
   const auto machine = start(config([](VcpuId, CpuIo&, const std::atomic<bool>& stop) { return fake_idle(stop); }));
+  EXPECT_EQ(machine->vcpu_state(VcpuId{0}).error().code(), ErrorCode::kBusy);
   machine->pause();
-  EXPECT_EQ(machine->vcpu_state(VcpuId{0}).rip, 0x1000010u);
+  EXPECT_EQ(machine->vcpu_state(VcpuId{0})->rip, 0x1000010u);
   std::byte code{};
   EXPECT_TRUE(machine->board().memory().read(Gpa(0x1000000 + 0x100), {&code, 1}));
   EXPECT_EQ(code, std::byte{0x90});
