@@ -119,9 +119,9 @@ void KvmPersonality::write_wall_clock(Gpa page) {
                           static_cast<uint32_t>(start_ns % kNanosecondsPerSecond)};
   // Odd version first, the even one last; x86 keeps stores in order, the fences keep the compiler to it.
   memory.write_object(page, clock.version);
-  std::atomic_thread_fence(std::memory_order_release);
+  std::atomic_signal_fence(std::memory_order_release);
   memory.write_object(page, clock);
-  std::atomic_thread_fence(std::memory_order_release);
+  std::atomic_signal_fence(std::memory_order_release);
   memory.write_object(page, le32(version));
 }
 
@@ -138,9 +138,9 @@ void KvmPersonality::write_vcpu_time(VcpuClock& vcpu) {
   vcpu.version += 2;
   GuestMemory& memory = *config_.memory;
   memory.write_object(page, time.version);
-  std::atomic_thread_fence(std::memory_order_release);
+  std::atomic_signal_fence(std::memory_order_release);
   memory.write_object(page, time);
-  std::atomic_thread_fence(std::memory_order_release);
+  std::atomic_signal_fence(std::memory_order_release);
   memory.write_object(page, le32(vcpu.version));
 }
 
