@@ -10,10 +10,9 @@
 
 namespace tenon::differential {
 
-
 /// Differences as indented lines; empty where there are none.
-std::string compare(const Case& test, const Outcome& host_outcome, const MachineState& host, const Outcome& guest_outcome,
-                    const MachineState& guest);
+std::string compare(const Case& test, const Outcome& host_outcome, const MachineState& host,
+                    const Outcome& guest_outcome, const MachineState& guest);
 /// Differences of the data windows; the guest's is made like the host's again.
 std::string compare_windows(std::span<std::byte> host, std::span<std::byte> guest);
 

@@ -2,8 +2,8 @@
 //
 //   differential [--cases N] [--seed S] [--engine interp] [--op NAME] [--jobs N] [--mismatches N] [--verbose] [--masks]
 //
-// Prints what was covered and every mismatch (up to a limit) with the instruction's bytes and both outcomes; exits 1 where
-// there was one. Jobs are processes with seeds of their own, because HostCpu owns process-wide state.
+// Prints what was covered and every mismatch (up to a limit) with the instruction's bytes and both outcomes; exits 1
+// where there was one. Jobs are processes with seeds of their own, because HostCpu owns process-wide state.
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -60,8 +60,15 @@ HostCpu::Ending ending_of(const Case& test) {
 bool only_faults(const x86::OpcodeRow& row) {
   if ((row.flags & x86::kCpl0) != 0) return true;
   switch (row.op) {
-    case Op::kIn: case Op::kOut: case Op::kIns: case Op::kOuts: case Op::kCli: case Op::kSti:
-    case Op::kUd0: case Op::kUd1: case Op::kUd2: return true;
+    case Op::kIn:
+    case Op::kOut:
+    case Op::kIns:
+    case Op::kOuts:
+    case Op::kCli:
+    case Op::kSti:
+    case Op::kUd0:
+    case Op::kUd1:
+    case Op::kUd2: return true;
     default: return false;
   }
 }
@@ -137,12 +144,13 @@ void print_summary(const Options& options, const RowCatalog& catalog, const Summ
     if (options.verbose && !summary.covered[i]) fmt::print("not covered: {}\n", catalog.form(i).name());
   }
   const uint64_t cases = summary.cases;
-  fmt::print("{} cases against the host CPU on {}: {} of {} operation forms covered ({:.1f}%), {:.1f}% of the cases faulted, "
-             "{} mismatches\n",
-             cases, options.engine, covered, catalog.size(),
-             100.0 * static_cast<double>(covered) / static_cast<double>(catalog.size()),
-             100.0 * static_cast<double>(summary.faulted) / static_cast<double>(std::max<uint64_t>(cases, 1)),
-             summary.mismatches.load());
+  fmt::print(
+      "{} cases against the host CPU on {}: {} of {} operation forms covered ({:.1f}%), {:.1f}% of the cases faulted, "
+      "{} mismatches\n",
+      cases, options.engine, covered, catalog.size(),
+      100.0 * static_cast<double>(covered) / static_cast<double>(catalog.size()),
+      100.0 * static_cast<double>(summary.faulted) / static_cast<double>(std::max<uint64_t>(cases, 1)),
+      summary.mismatches.load());
 }
 
 int run(const Options& options) {

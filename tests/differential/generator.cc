@@ -11,8 +11,22 @@ using x86::Insn;
 using x86::Op;
 
 uint64_t Generator::interesting_integer() {
-  static constexpr uint64_t kEdges[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
-                                        0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff, 0xfffffffffffffff0};
+  static constexpr uint64_t kEdges[] = {0,
+                                        1,
+                                        2,
+                                        0x7f,
+                                        0x80,
+                                        0xff,
+                                        0x7fff,
+                                        0x8000,
+                                        0xffff,
+                                        0x7fffffff,
+                                        0x80000000,
+                                        0xffffffff,
+                                        0x7fffffffffffffff,
+                                        0x8000000000000000,
+                                        0xffffffffffffffff,
+                                        0xfffffffffffffff0};
   switch (random_.below(8)) {
     case 0: return kEdges[random_.below(std::size(kEdges))];
     case 1: return uint64_t{1} << random_.below(64);
@@ -24,12 +38,25 @@ uint64_t Generator::interesting_integer() {
 }
 
 void Generator::fill_typed(std::span<std::byte> bytes) {
-  static constexpr uint32_t kFloats[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001,
-                                         1, 0x807fffff, 0x00800000, 0x7f7fffff, 0x4f000000, 0xcf000000, 0x3f000000, 0x5f000000};
-  static constexpr uint64_t kDoubles[] = {0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000,
-                                          0xfff0000000000000, 0x7ff8000000000000, 0x7ff0000000000001, 1, 0x800fffffffffffff,
-                                          0x0010000000000000, 0x7fefffffffffffff, 0x41e0000000000000, 0xc1e0000000000000,
-                                          0x43e0000000000000, 0x3fe0000000000000};
+  static constexpr uint32_t kFloats[] = {0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000,
+                                         0x7fc00000, 0x7f800001, 1,          0x807fffff, 0x00800000, 0x7f7fffff,
+                                         0x4f000000, 0xcf000000, 0x3f000000, 0x5f000000};
+  static constexpr uint64_t kDoubles[] = {0,
+                                          0x8000000000000000,
+                                          0x3ff0000000000000,
+                                          0xbff0000000000000,
+                                          0x7ff0000000000000,
+                                          0xfff0000000000000,
+                                          0x7ff8000000000000,
+                                          0x7ff0000000000001,
+                                          1,
+                                          0x800fffffffffffff,
+                                          0x0010000000000000,
+                                          0x7fefffffffffffff,
+                                          0x41e0000000000000,
+                                          0xc1e0000000000000,
+                                          0x43e0000000000000,
+                                          0x3fe0000000000000};
   const uint64_t kind = random_.below(6);
   for (size_t i = 0; i + 8 <= bytes.size(); i += 8) {
     uint64_t value = random_.next();
@@ -142,12 +169,12 @@ void Generator::draw_x87(MachineState& state) {
     uint64_t significand = random_.next();
     uint16_t exponent = static_cast<uint16_t>(0x3fff - 32 + random_.below(64));
     const uint64_t kind = random_.below(12);
-    if (kind == 0) exponent = 0, significand = 0;                                   // zero
-    if (kind == 1) exponent = 0, significand >>= 1;                                 // denormal
-    if (kind == 2) exponent = 0x7fff, significand = uint64_t{1} << 63;              // infinity
-    if (kind == 3) exponent = 0x7fff, significand |= uint64_t{3} << 62;             // quiet NaN
-    if (kind == 4) exponent = static_cast<uint16_t>(random_.next() & 0x7fff);       // anything, unnormal too
-    if (kind == 5) exponent = 0x3fff, significand = uint64_t{1} << 63;              // one
+    if (kind == 0) exponent = 0, significand = 0;                              // zero
+    if (kind == 1) exponent = 0, significand >>= 1;                            // denormal
+    if (kind == 2) exponent = 0x7fff, significand = uint64_t{1} << 63;         // infinity
+    if (kind == 3) exponent = 0x7fff, significand |= uint64_t{3} << 62;        // quiet NaN
+    if (kind == 4) exponent = static_cast<uint16_t>(random_.next() & 0x7fff);  // anything, unnormal too
+    if (kind == 5) exponent = 0x3fff, significand = uint64_t{1} << 63;         // one
     if (kind > 5) significand |= uint64_t{1} << 63;
     exponent |= static_cast<uint16_t>(random_.below(2) << 15);
     std::memcpy(area + 32 + i * 16, &significand, 8);
@@ -195,7 +222,8 @@ bool has_wide_index(Op op) {
 // The base near the window's middle, most elements of the index register so that they stay in it.
 void Generator::aim_gather(Case& out) {
   const Insn& insn = out.insn;
-  if (insn.base < 16) out.before.gpr[insn.base] = kWindow + kPage - segment_base(out) - static_cast<uint64_t>(int64_t{insn.displacement});
+  if (insn.base < 16)
+    out.before.gpr[insn.base] = kWindow + kPage - segment_base(out) - static_cast<uint64_t>(int64_t{insn.displacement});
   const size_t width = has_wide_index(insn.row->op) ? 8 : 4;
   for (size_t at = 0; at < 32; at += width) {
     if (random_.one_in(16)) continue;
@@ -258,10 +286,11 @@ void Generator::aim_strings(Case& out) {
 void Generator::special_rules(Case& out, std::span<std::byte> window) {
   const Op op = out.insn.row->op;
   std::array<uint64_t, 16>& gpr = out.before.gpr;
-  if ((op == Op::kDiv || op == Op::kIdiv) && !random_.one_in(4)) gpr[x86::kRdx] = random_.one_in(2) ? 0 : random_.below(256);
+  if ((op == Op::kDiv || op == Op::kIdiv) && !random_.one_in(4))
+    gpr[x86::kRdx] = random_.one_in(2) ? 0 : random_.below(256);
   // Bit offsets in registers reach far: keep most of them near the operand.
-  if (out.insn.is_memory && (op == Op::kBt || op == Op::kBts || op == Op::kBtr || op == Op::kBtc) && !random_.one_in(8) &&
-      out.insn.reg != out.insn.base && out.insn.reg != out.insn.index)
+  if (out.insn.is_memory && (op == Op::kBt || op == Op::kBts || op == Op::kBtr || op == Op::kBtc) &&
+      !random_.one_in(8) && out.insn.reg != out.insn.base && out.insn.reg != out.insn.index)
     gpr[out.insn.reg] = static_cast<uint64_t>(static_cast<int64_t>(random_.below(2048)) - 1024);
   if (op == Op::kEnter) gpr[x86::kRbp] = window_target(256);
   if (op == Op::kLeave) gpr[x86::kRbp] = window_target(16);
@@ -269,6 +298,14 @@ void Generator::special_rules(Case& out, std::span<std::byte> window) {
   const uint64_t stack = gpr[x86::kRsp] - kWindow;
   if (op == Op::kPopf && stack + 1 < window.size()) window[stack + 1] &= std::byte{0xbe};
   if (op == Op::kRet && random_.one_in(2)) place(window, gpr[x86::kRsp], branch_target(out));
+}
+
+// A 32-bit relative branch into the code page; 8-bit ones reach it anyway, 16-bit ones do not exist in 64-bit mode.
+void Generator::aim_branch(Case& out) {
+  if (out.insn.row->operands[0] != x86::Operand::kJz || random_.one_in(8)) return;
+  const auto displacement = static_cast<int32_t>(branch_target(out) - out.address - out.insn.length);
+  std::memcpy(out.bytes.data() + out.insn.length - sizeof displacement, &displacement, sizeof displacement);
+  x86::decode(out.bytes, x86::CodeSize::k64, out.insn);
 }
 
 uint64_t Generator::branch_target(const Case& test) {
@@ -290,7 +327,8 @@ void Generator::prepare_operand(Case& out, std::span<std::byte> window) {
   if (is_indirect && !insn.is_memory && random_.one_in(2)) out.before.gpr[insn.rm] = branch_target(out);
   const bool compares = op == Op::kCmpxchg || op == Op::kCmpxchg8b || op == Op::kCmpxchg16b;
   if (!insn.is_memory || insn.base >= 16 || insn.index != x86::kNoRegister || random_.one_in(3)) return;
-  const uint64_t address = out.before.gpr[insn.base] + static_cast<uint64_t>(int64_t{insn.displacement}) + segment_base(out);
+  const uint64_t address =
+      out.before.gpr[insn.base] + static_cast<uint64_t>(int64_t{insn.displacement}) + segment_base(out);
   if (is_indirect) place(window, address, branch_target(out));
   if (!compares) return;
   const uint64_t rax = out.before.gpr[x86::kRax];
@@ -305,6 +343,7 @@ void Generator::next(Case& out, std::span<std::byte> window) {
   draw_registers(out.before);
   draw_vectors(out.before);
   draw_x87(out.before);
+  aim_branch(out);
   aim_strings(out);
   special_rules(out, window);
   aim_memory_operand(out);

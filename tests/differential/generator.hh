@@ -1,5 +1,5 @@
-// Random instructions and states for the differential test: biased so that most cases execute, memory operands mostly hit
-// the data window and its edges, and values sit on the boundaries that matter.
+// Random instructions and states for the differential test: biased so that most cases execute, memory operands mostly
+// hit the data window and its edges, and values sit on the boundaries that matter.
 #pragma once
 
 #include <array>
@@ -16,7 +16,7 @@ namespace tenon::differential {
 struct Case {
   std::array<uint8_t, x86::kInsnLengthMax> bytes{};
   x86::Insn insn;
-  size_t form = 0;  // in the RowCatalog
+  size_t form = 0;       // in the RowCatalog
   uint64_t address = 0;  // of the first byte, in the code page
   MachineState before;
 
@@ -27,8 +27,8 @@ class Generator {
  public:
   Generator(const RowCatalog& catalog, uint64_t seed) : catalog_(catalog), random_(seed) {}
   /// Fills `out` with a valid, comparable instruction and a state for it. `window` is the data window as it is now; a
-  /// few bytes of it may be changed on purpose (stack values of POPF, branch targets). Give the same `out` each time: vector
-  /// and x87 registers change little by little.
+  /// few bytes of it may be changed on purpose (stack values of POPF, branch targets). Give the same `out` each time:
+  /// vector and x87 registers change little by little.
   void next(Case& out, std::span<std::byte> window);
   /// New contents for a random piece of the window, typed: integers, floats, strings.
   void refresh(std::span<std::byte> window);
@@ -41,6 +41,7 @@ class Generator {
   void aim_gather(Case& out);
   void aim_offset(Case& out, uint64_t target);
   void aim_strings(Case& out);
+  void aim_branch(Case& out);
   void prepare_operand(Case& out, std::span<std::byte> window);
   uint64_t branch_target(const Case& test);
   uint64_t operand_target(const x86::Insn& insn);

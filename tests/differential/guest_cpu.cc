@@ -16,8 +16,8 @@ using x86::CpuState;
 
 // Guest physical layout.
 constexpr uint64_t kMemorySize = 2 << 20;
-constexpr uint64_t kTables = 0x10000;         // PML4, low PDPT, low PD, window PT, code PT, high PDPT, high PD, high PT
-constexpr uint64_t kSupervisor = 0x20000;     // GDT, IDT, TSS, stack, stubs: 16 pages seen at kHigh
+constexpr uint64_t kTables = 0x10000;      // PML4, low PDPT, low PD, window PT, code PT, high PDPT, high PD, high PT
+constexpr uint64_t kSupervisor = 0x20000;  // GDT, IDT, TSS, stack, stubs: 16 pages seen at kHigh
 constexpr uint64_t kWindowPhysical = 0x40000;
 constexpr uint64_t kCodePhysical = 0x50000;
 // Linear address of the supervisor pages: no user access on the host's side either.
@@ -70,11 +70,11 @@ void GuestCpu::write_tables() {
   const auto link = [&](uint64_t table, uint64_t index, uint64_t next) {
     put(memory_, table + index * 8, next | kPresent | kWritable | kUser);
   };
-  link(page(0), 0, page(1));                            // PML4 -> low PDPT
-  link(page(1), 0, page(2));                            // -> PD of the first GiB
+  link(page(0), 0, page(1));  // PML4 -> low PDPT
+  link(page(1), 0, page(2));  // -> PD of the first GiB
   link(page(2), kWindow >> 21, page(3));
   link(page(2), kCodePage >> 21, page(4));
-  link(page(0), 256, page(5));                          // PML4 -> high PDPT
+  link(page(0), 256, page(5));  // PML4 -> high PDPT
   link(page(5), 0, page(6));
   link(page(6), 0, page(7));
   for (uint64_t i = 0; i < kWindowReadable / kPage; ++i) {
@@ -87,12 +87,12 @@ void GuestCpu::write_tables() {
   constexpr uint64_t kCode = 0x00af9b000000ffff, kData = 0x00cf93000000ffff, kDpl3 = uint64_t{3} << 45;
   const uint64_t gdt[] = {0, kCode, kData, kData | kDpl3, kCode | kDpl3};
   for (uint64_t i = 0; i < std::size(gdt); ++i) put(memory_, kSupervisor + kGdt + i * 8, gdt[i]);
-  put(memory_, kSupervisor + kTss + 4, kHigh + kStackTop);  // RSP0
+  put(memory_, kSupervisor + kTss + 4, kHigh + kStackTop);    // RSP0
   put(memory_, kSupervisor + kTss + 0x66, uint16_t{0xffff});  // no I/O permission bitmap
   for (uint64_t vector = 0; vector < kVectors; ++vector) {
     const uint64_t stub = kHigh + kStubs + vector * 16;
-    const uint64_t low = (stub & 0xffff) | uint64_t{FlatGuest::kKernelCode} << 16 | uint64_t{0xee00} << 32 |
-                         (stub >> 16 & 0xffff) << 48;
+    const uint64_t low =
+        (stub & 0xffff) | uint64_t{FlatGuest::kKernelCode} << 16 | uint64_t{0xee00} << 32 | (stub >> 16 & 0xffff) << 48;
     put(memory_, kSupervisor + kIdt + vector * 16, low);
     put(memory_, kSupervisor + kIdt + vector * 16 + 8, stub >> 32);
     const std::array<uint8_t, 4> code = {0xe6, static_cast<uint8_t>(vector), 0xf4, 0xcc};  // out vector, al; hlt
@@ -140,7 +140,8 @@ void GuestCpu::write_code(std::span<const uint8_t> code, uint64_t address) {
   CHECK(memory_.write(Gpa(kCodePhysical + last_code_), std::as_bytes(std::span(bytes))));
 }
 
-Outcome GuestCpu::run(std::span<const uint8_t> code, uint64_t address, const MachineState& before, MachineState& after) {
+Outcome GuestCpu::run(std::span<const uint8_t> code, uint64_t address, const MachineState& before,
+                      MachineState& after) {
   write_code(code, address);
   CpuState state = base_state_;
   state.gpr = before.gpr;

@@ -1,9 +1,10 @@
-// Runs one instruction as a CPL 3 guest on an engine and captures everything it did, through the engine contract only, so
-// that every engine is tested by the same code.
+// Runs one instruction as a CPL 3 guest on an engine and captures everything it did, through the engine contract only,
+// so that every engine is tested by the same code.
 //
-// The guest has the host's view of memory: window and code page at the same linear addresses with the same rights. Behind
-// the instruction stands INT3, and every exception enters a supervisor stub whose one OUT to port = vector ends the run; the
-// frame on its stack then says RIP, RFLAGS, RSP and error code. All of IDT delivery is thereby part of what is compared.
+// The guest has the host's view of memory: window and code page at the same linear addresses with the same rights.
+// Behind the instruction stands INT3, and every exception enters a supervisor stub whose one OUT to port = vector ends
+// the run; the frame on its stack then says RIP, RFLAGS, RSP and error code. All of IDT delivery is thereby part of
+// what is compared.
 #pragma once
 
 #include <memory>

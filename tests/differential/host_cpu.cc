@@ -77,9 +77,11 @@ namespace tenon::differential {
 Result<std::unique_ptr<HostCpu>> HostCpu::create() {
   std::unique_ptr<HostCpu> host(new HostCpu);
   // SAFETY: fixed addresses far below everything the loader maps; MAP_FIXED_NOREPLACE refuses if that is ever untrue.
-  const int fixed = MAP_SHARED | MAP_FIXED_NOREPLACE;
+  // Present from the start: the first write to a read-only page would else be reported as one to a missing page.
+  const int fixed = MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED;
   const Fd file(::memfd_create("tenon-differential", MFD_CLOEXEC));
-  if (!file.is_open() || ::ftruncate(file.get(), kWindowReadable + kPage) < 0) return fail_errno("memfd for the window");
+  if (!file.is_open() || ::ftruncate(file.get(), kWindowReadable + kPage) < 0)
+    return fail_errno("memfd for the window");
   const auto map = [&](uint64_t address, size_t size, int protection, uint64_t offset) {
     return ::mmap(reinterpret_cast<void*>(address), size, protection, fixed, file.get(), static_cast<off_t>(offset)) !=
            MAP_FAILED;

@@ -151,7 +151,8 @@ void RowCatalog::add(const MapEntry& entry, OpcodeMap map) {
   first_forms_.emplace_back(&entry.row, forms_.size());
   const bool selects_mod = (entry.mask & key::kRegister) != 0;
   const bool is_offset = entry.immediate == x86::ImmediateForm::kOffset;  // MOV with a memory offset
-  const bool can_be_memory = entry.has_modrm && (flags & x86::kModIgnored) == 0 && !(selects_mod && (entry.value & key::kRegister) != 0);
+  const bool can_be_memory =
+      entry.has_modrm && (flags & x86::kModIgnored) == 0 && !(selects_mod && (entry.value & key::kRegister) != 0);
   const bool can_be_register = !is_offset && !(entry.has_modrm && selects_mod && (entry.value & key::kRegister) == 0);
   if (can_be_register) forms_.push_back({&entry, map, false});
   if (can_be_memory || is_offset) forms_.push_back({&entry, map, true});

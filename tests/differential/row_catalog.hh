@@ -11,7 +11,8 @@
 
 namespace tenon::differential {
 
-/// Why an instruction is not compared with the host in user mode, or nullptr where it is. Every such Op has unit tests of its own.
+/// Why an instruction is not compared with the host in user mode, or nullptr where it is. Every such Op has unit tests
+/// of its own.
 const char* exclusion(x86::Op op);
 
 /// One decoder row with a register operand or with a memory operand.
@@ -34,12 +35,12 @@ class RowCatalog {
  private:
   void add(const x86::MapEntry& entry, x86::OpcodeMap map);
 
-  std::vector<RowForm> forms_;  // forms of one row side by side
+  std::vector<RowForm> forms_;                                         // forms of one row side by side
   std::vector<std::pair<const x86::OpcodeRow*, size_t>> first_forms_;  // sorted by row
 };
 
-/// Random bytes that decode as `form`, prefixes included; the bytes behind the opcode and ModRM are left random. May still be
-/// refused by the decoder (LOCK on a register, registers of a gather that are not distinct).
+/// Random bytes that decode as `form`, prefixes included; the bytes behind the opcode and ModRM are left random. May
+/// still be refused by the decoder (LOCK on a register, registers of a gather that are not distinct).
 void encode(const RowForm& form, Random& random, std::array<uint8_t, x86::kInsnLengthMax>& bytes);
 
 }  // namespace tenon::differential

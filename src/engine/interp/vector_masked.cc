@@ -134,7 +134,9 @@ void masked_mmx_store(Cpu& cpu, const Step* step) {
 
 void raise_invalid(Cpu& cpu, const Step* step) { return cpu.fault(step, x86::kInvalidOpcode); }
 
-/// Index and element are signed Index and T. An element's mask is cleared as soon as the element is done.
+/// Index and element are signed Index and T. An element's mask is cleared as soon as the element is done. A fault leaves
+/// what processors leave: mask elements as all ones or zero, also those a short gather does not look at; the destination's
+/// upper half zero with VEX.128 as soon as one element is there.
 template <typename Index, typename T>
 void gather(Cpu& cpu, const Step* step) {
   if (!gate_open(cpu, Gate::kAvx)) [[unlikely]]
@@ -143,10 +145,12 @@ void gather(Cpu& cpu, const Step* step) {
   uint8_t* result = cpu.vector.ymm[insn.reg];
   uint8_t* mask = cpu.vector.ymm[insn.vvvv];
   const uint8_t* indices = cpu.vector.ymm[insn.index];
-  const auto count = static_cast<unsigned>(insn.vector_bytes / std::max(sizeof(Index), sizeof(T)));
+  const unsigned vector_bytes = insn.vector_bytes;
+  const auto count = static_cast<unsigned>(vector_bytes / std::max(sizeof(Index), sizeof(T)));
   const uint64_t origin = cpu.gpr[insn.base] + static_cast<uint64_t>(int64_t{insn.displacement});
-  for (unsigned i = 0; i < 32 / sizeof(T); ++i)
-    set_element<T>(mask, i, i < count && is_masked_in<T>(mask, i) ? static_cast<T>(~T{0}) : T{0});
+  for (unsigned i = 0; i < vector_bytes / sizeof(T); ++i)
+    set_element<T>(mask, i, is_masked_in<T>(mask, i) ? static_cast<T>(~T{0}) : T{0});
+  std::memset(mask + vector_bytes, 0, 32 - vector_bytes);
   for (unsigned i = 0; i < count; ++i) {
     T value;
     if (element<T>(mask, i) == 0) continue;
@@ -155,7 +159,9 @@ void gather(Cpu& cpu, const Step* step) {
     if (!load_element(cpu, operand_segment(insn), offset, value)) return cpu.fault(step);
     set_element(result, i, value);
     set_element<T>(mask, i, 0);
+    std::memset(result + vector_bytes, 0, 32 - vector_bytes);
   }
+  std::memset(mask, 0, 32);
   std::memset(result + count * sizeof(T), 0, 32 - count * sizeof(T));
   return next(cpu, step);
 }

@@ -104,9 +104,11 @@ bool is_zero(std::span<const uint8_t> bytes) {
 
 constexpr unsigned kFxAlignment = 16;
 
-/// FXSAVE and FXRSTOR: with #AC on, the first doubleword's alignment counts before the image's (SDM Vol. 2, FXSAVE, leaves
-/// the choice to the processor).
+/// FXSAVE and FXRSTOR: an address that is not canonical comes first (through SS that is #SS), then with #AC on the first
+/// doubleword's alignment, then the image's (SDM Vol. 2, FXSAVE, leaves the choice to the processor).
 bool check_fx_alignment(Cpu& cpu, SegmentIndex segment, uint64_t offset) {
+  uint64_t linear = 0;
+  if (!cpu.linear_address(segment, offset, 1, Access::kRead, linear)) return false;
   return check_operand_alignment(cpu, segment, offset, 4) && check_aligned(cpu, segment, offset, kFxAlignment);
 }
 
