@@ -79,7 +79,7 @@ Result<void> RunSession::create_loop() {
                                    signals::kStopFromTerminal};
   TRY(loop_->watch_signals(kSignals, [this](int number) { signal_received(number); }));
   early_death_ = TRY(Deadline::create(*loop_, [this] { fail_run("the guest's kernel died early"); }));
-  grace_ = TRY(Deadline::create(*loop_, [this] { end_machine(exit_status::kTenonError); }));
+  grace_ = TRY(Deadline::create(*loop_, [this] { end_machine(exit_status::kSignalBase + ending_signal_); }));
   console_mailbox_.emplace([this] { loop_->post([this] { drain_console(); }); });
   control_mailbox_.emplace([this] { loop_->post([this] { drain_control(); }); });
   return {};
@@ -290,8 +290,8 @@ void RunSession::signal_received(int number) {
   if (number == signals::kWindowChanged) return window_changed();
   if (number == signals::kStopFromTerminal) return suspend();
   if (machine_over_) return loop_->stop();  // somebody does not read our output, and the user does not want to wait
-  if (ending_ || !command_runs_) return end_machine(exit_status::kSignalBase + number);
-  ending_ = true;
+  if (ending_signal_ != 0 || !command_runs_) return end_machine(exit_status::kSignalBase + number);
+  ending_signal_ = number;
   guest_->send_signal(number);
   grace_->arm(kGraceMs);
 }
@@ -313,7 +313,7 @@ void RunSession::machine_ended(const MachineEnd& end) {
   if (machine_over_) return;
   drain_console();
   drain_control();
-  if (end.kind == MachineEnd::Kind::kReset && !status_ && !ending_ && is_reboot()) return reboot();
+  if (end.kind == MachineEnd::Kind::kReset && !status_ && ending_signal_ == 0 && is_reboot()) return reboot();
   stop_machine();
   if (end.kind == MachineEnd::Kind::kPowerOff && !status_ && !plan_.has_command()) status_ = exit_status::kSuccess;
   if (!status_) {

@@ -123,7 +123,7 @@ class RunSession final : private GuestSession::Client {
   std::optional<int> status_;  // known: nothing that happens later changes it
   bool command_runs_ = false;  // between guest_started() and guest_exited()
   bool input_closed_ = false;  // the command reads no more of its stdin
-  bool ending_ = false;        // a first signal has come
+  int ending_signal_ = 0;      // the first one that has come
   bool shows_console_ = true;
   bool machine_over_ = false;
   bool restart_expected_ = false;
