@@ -186,10 +186,12 @@ template <typename T>
 void bound(Cpu& cpu, const Step* step) {
   using Signed = std::make_signed_t<T>;
   const uint64_t offset = cpu.effective_offset(step);
+  const uint64_t after = offset + sizeof(T);
+  const uint64_t second = step->insn.address_size == 2 ? static_cast<uint16_t>(after) : static_cast<uint32_t>(after);
   T lower;
   T upper;
   if (!cpu.load<T>(segment_of(step), offset, lower)) return cpu.fault(step);
-  if (!cpu.load<T>(segment_of(step), static_cast<uint32_t>(offset + sizeof(T)), upper)) return cpu.fault(step);
+  if (!cpu.load<T>(segment_of(step), second, upper)) return cpu.fault(step);
   const Signed index = static_cast<Signed>(cpu.reg<T>(step->insn.reg));
   if (index < static_cast<Signed>(lower) || index > static_cast<Signed>(upper))
     return cpu.fault(step, x86::kBoundRange);
