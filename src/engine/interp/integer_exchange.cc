@@ -134,8 +134,7 @@ void compare_exchange_pair(Cpu& cpu, const Step* step) {
   constexpr unsigned kSize = 2 * sizeof(Half);
   const uint64_t offset = cpu.effective_offset(step);
   if constexpr (kSize == 16) {
-    uint64_t linear = 0;
-    if (!cpu.linear_address(segment_of(step), offset, 1, Access::kWrite, linear)) return cpu.fault(step);
+    const uint64_t linear = offset + cpu.window[step->insn.segment].base;
     if (linear % 16 != 0) return cpu.fault(step, x86::kGeneralProtection, 0);
   }
   void* host = cpu.begin_rmw(segment_of(step), offset, kSize, is_locked(step->insn));

@@ -98,7 +98,7 @@ inline bool gate_open(Cpu& cpu, Gate gate) {
 typedef long long Bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
 
 /// Copies an operand of 1 to 32 bytes with the host accesses a processor would make.
-inline void copy_operand(void* to, const void* from, unsigned size_bytes) {
+TENON_GUEST_ACCESS inline void copy_operand(void* to, const void* from, unsigned size_bytes) {
   switch (size_bytes) {
     case 16: *static_cast<Bytes16*>(to) = *static_cast<const Bytes16*>(from); return;
     case 32:
@@ -109,8 +109,14 @@ inline void copy_operand(void* to, const void* from, unsigned size_bytes) {
     case 4: store_host<uint32_t>(to, load_host<uint32_t>(from)); return;
     case 2: store_host<uint16_t>(to, load_host<uint16_t>(from)); return;
     case 1: store_host<uint8_t>(to, load_host<uint8_t>(from)); return;
-    default: std::memcpy(to, from, size_bytes); return;
+    default: copy_host(to, from, size_bytes); return;
   }
+}
+
+/// The offset of a part of an operand wraps at the address size.
+inline uint64_t cut_to_address_size(const Insn& insn, uint64_t offset) {
+  if (insn.address_size == 8) return offset;
+  return insn.address_size == 4 ? static_cast<uint32_t>(offset) : static_cast<uint16_t>(offset);
 }
 
 inline SegmentIndex operand_segment(const Insn& insn) { return static_cast<SegmentIndex>(insn.segment); }

@@ -68,8 +68,8 @@ bool store_selected(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8
   return true;
 }
 
-/// Checks VMASKMOV's elements, which lie in two pages at most: processors name the first selected byte where its page is the
-/// missing one, and the last selected byte where only that one's is.
+/// Checks VMASKMOV's elements, which lie in two pages at most: processors name the first selected byte where its page
+/// is the missing one, and the last selected byte where only that one's is.
 template <typename T>
 bool probe_selected(Cpu& cpu, SegmentIndex segment, uint64_t offset, const uint8_t* mask, unsigned count) {
   unsigned first = 0;
@@ -97,11 +97,6 @@ void masked_store(Cpu& cpu, const Step* step) {
   return next(cpu, step);
 }
 
-uint64_t cut_to_address_size(const Insn& insn, uint64_t offset) {
-  if (insn.address_size == 8) return offset;
-  return insn.address_size == 4 ? static_cast<uint32_t>(offset) : static_cast<uint16_t>(offset);
-}
-
 /// (V)MASKMOVDQU: bytes of reg where rm's bytes have bit 7, to DS:rDI. Processors check all 16 bytes whatever the mask
 /// ("implementation dependent", SDM Vol. 2), as two quadwords, the upper one first.
 template <Gate gate>
@@ -111,7 +106,8 @@ void masked_byte_store(Cpu& cpu, const Step* step) {
   const Insn& insn = step->insn;
   const uint64_t offset = cut_to_address_size(insn, cpu.gpr[x86::kRdi]);
   const SegmentIndex segment = operand_segment(insn);
-  if (!cpu.probe_store(segment, offset + 8, 8) || !cpu.probe_store(segment, offset, 8)) return cpu.fault(step);
+  if (!cpu.probe_store(segment, cut_to_address_size(insn, offset + 8), 8) || !cpu.probe_store(segment, offset, 8))
+    return cpu.fault(step);
   if (!store_selected<uint8_t>(cpu, segment, offset, cpu.vector.ymm[insn.reg], cpu.vector.ymm[insn.rm], 16))
     return cpu.fault(step);
   return next(cpu, step);
@@ -134,9 +130,9 @@ void masked_mmx_store(Cpu& cpu, const Step* step) {
 
 void raise_invalid(Cpu& cpu, const Step* step) { return cpu.fault(step, x86::kInvalidOpcode); }
 
-/// Index and element are signed Index and T. An element's mask is cleared as soon as the element is done. A fault leaves
-/// what processors leave: mask elements as all ones or zero, also those a short gather does not look at; the destination's
-/// upper half zero with VEX.128 as soon as one element is there.
+/// Index and element are signed Index and T. An element's mask is cleared as soon as the element is done. A fault
+/// leaves what processors leave: mask elements as all ones or zero, also those a short gather does not look at; the
+/// destination's upper half zero with VEX.128 as soon as one element is there.
 template <typename Index, typename T>
 void gather(Cpu& cpu, const Step* step) {
   if (!gate_open(cpu, Gate::kAvx)) [[unlikely]]

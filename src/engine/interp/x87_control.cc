@@ -134,18 +134,21 @@ Fields read_fields(const uint8_t* image, const EnvironmentFormat& format) {
 
 constexpr unsigned kImageBytesMax = 28 + 8 * kStateRegisterBytes;
 
-/// Processors touch the image's first field and its last byte before the rest: what CR2 names where part of it is missing.
+/// Processors touch the image's first field and its last byte before the rest: what CR2 names where part of it is
+/// missing.
 bool store_image(Cpu& cpu, const Step* step, const uint8_t* image, unsigned size, const EnvironmentFormat& format) {
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
-  return cpu.probe_store(segment, offset, format.field_bytes) && cpu.probe_store(segment, offset + size - 1, 1) &&
+  return cpu.probe_store(segment, offset, format.field_bytes) &&
+         cpu.probe_store(segment, cut_to_address_size(step->insn, offset + size - 1), 1) &&
          cpu.store_bytes(segment, offset, image, size);
 }
 
 bool load_image(Cpu& cpu, const Step* step, uint8_t* image, unsigned size, const EnvironmentFormat& format) {
   const SegmentIndex segment = operand_segment(step->insn);
   const uint64_t offset = cpu.effective_offset(step);
-  return probe_load(cpu, segment, offset, format.field_bytes) && probe_load(cpu, segment, offset + size - 1, 1) &&
+  return probe_load(cpu, segment, offset, format.field_bytes) &&
+         probe_load(cpu, segment, cut_to_address_size(step->insn, offset + size - 1), 1) &&
          cpu.load_bytes(segment, offset, image, size);
 }
 

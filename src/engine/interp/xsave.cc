@@ -104,8 +104,8 @@ bool is_zero(std::span<const uint8_t> bytes) {
 
 constexpr unsigned kFxAlignment = 16;
 
-/// FXSAVE and FXRSTOR: an address that is not canonical comes first (through SS that is #SS), then with #AC on the first
-/// doubleword's alignment, then the image's (SDM Vol. 2, FXSAVE, leaves the choice to the processor).
+/// FXSAVE and FXRSTOR: an address that is not canonical comes first (through SS that is #SS), then with #AC on the
+/// first doubleword's alignment, then the image's (SDM Vol. 2, FXSAVE, leaves the choice to the processor).
 bool check_fx_alignment(Cpu& cpu, SegmentIndex segment, uint64_t offset) {
   uint64_t linear = 0;
   if (!cpu.linear_address(segment, offset, 1, Access::kRead, linear)) return false;
@@ -117,7 +117,8 @@ void run_fxsave(Cpu& cpu, const Step* step) {
   const SegmentIndex segment = operand_segment(insn);
   const uint64_t offset = cpu.effective_offset(step);
   if (!x87_gate_open(cpu, false) || !check_fx_alignment(cpu, segment, offset)) return cpu.fault(step);
-  if (!cpu.probe_store(segment, offset + kLegacyBytes - 1, 1)) return cpu.fault(step);  // processors touch the end first
+  if (!cpu.probe_store(segment, cut_to_address_size(insn, offset + kLegacyBytes - 1), 1))
+    return cpu.fault(step);  // processors touch the end first
   std::array<uint8_t, kLegacyBytes> image{};
   put_x87(cpu.vector, (insn.prefixes & x86::kPrefixRexW) != 0, image);
   put_mxcsr(cpu.vector, image);
@@ -134,7 +135,7 @@ void run_fxrstor(Cpu& cpu, const Step* step) {
   const SegmentIndex segment = operand_segment(insn);
   const uint64_t offset = cpu.effective_offset(step);
   if (!x87_gate_open(cpu, false) || !check_fx_alignment(cpu, segment, offset)) return cpu.fault(step);
-  if (!probe_load(cpu, segment, offset + kLegacyBytes - 1, 1)) return cpu.fault(step);
+  if (!probe_load(cpu, segment, cut_to_address_size(insn, offset + kLegacyBytes - 1), 1)) return cpu.fault(step);
   std::array<uint8_t, kLegacyBytes> image;
   if (!cpu.load_bytes(segment, offset, image.data(), kLegacyBytes)) return cpu.fault(step);
   const auto mxcsr = image_get<uint32_t>(image, kMxcsrAt);
