@@ -1,5 +1,6 @@
 #include "engine/kvm/kvm_state.hh"
 
+#include <fmt/format.h>
 #include <linux/kvm.h>
 
 #include <array>
@@ -35,9 +36,21 @@ constexpr std::array kMsrRows = {
     MsrRow{0xc0000102, &CpuState::kernel_gs_base}, MsrRow{0xc0000103, &CpuState::tsc_aux},
     MsrRow{0x174, &CpuState::sysenter_cs},         MsrRow{0x175, &CpuState::sysenter_esp},
     MsrRow{0x176, &CpuState::sysenter_eip},        MsrRow{0x277, &CpuState::pat},
-    MsrRow{0x1a0, &CpuState::misc_enable},
+    MsrRow{0x1a0, &CpuState::misc_enable},         MsrRow{0x2ff, &CpuState::mtrr_default_type},
 };
 
+// IA32_MTRR_FIX64K_00000, FIX16K_80000, FIX16K_A0000, FIX4K_C0000 to FIX4K_F8000 (SDM Vol. 3 12.11.2.2).
+constexpr std::array<uint32_t, 11> kFixedMtrrs = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a,
+                                                  0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
+constexpr uint32_t kVariableMtrrs = 0x200;  // PHYSBASE0, PHYSMASK0, PHYSBASE1, ...
+
+/// Calls `visit(index, value)` for each MSR that `state` holds. `State` is CpuState, const or not.
+template <typename State, typename Visitor>
+void for_each_msr(State& state, const Visitor& visit) {
+  for (const MsrRow& row : kMsrRows) visit(row.index, state.*row.field);
+  for (size_t i = 0; i < kFixedMtrrs.size(); ++i) visit(kFixedMtrrs[i], state.mtrr_fixed[i]);
+  for (uint32_t i = 0; i < state.mtrr_variable.size(); ++i) visit(kVariableMtrrs + i, state.mtrr_variable[i]);
+}
 
 // One MSR at a time, so that an MSR this KVM does not have is skipped instead of ending the list.
 bool get_msr(const Fd& vcpu, uint32_t index, uint64_t& value) {
@@ -79,9 +92,10 @@ Segment from_kvm(const kvm_segment& segment) {
   out.base = segment.base;
   out.limit = segment.limit;
   out.selector = segment.selector;
-  out.attributes = segment.type | uint32_t{segment.s} << 4 | uint32_t{segment.dpl} << 5 | uint32_t{segment.present} << 7 |
-                   uint32_t{segment.avl} << 12 | uint32_t{segment.l} << 13 | uint32_t{segment.db} << 14 |
-                   uint32_t{segment.g} << 15 | (segment.unusable != 0 ? Segment::kUnusable : 0);
+  out.attributes = segment.type | uint32_t{segment.s} << 4 | uint32_t{segment.dpl} << 5 |
+                   uint32_t{segment.present} << 7 | uint32_t{segment.avl} << 12 | uint32_t{segment.l} << 13 |
+                   uint32_t{segment.db} << 14 | uint32_t{segment.g} << 15 |
+                   (segment.unusable != 0 ? Segment::kUnusable : 0);
   return out;
 }
 
@@ -187,6 +201,17 @@ Result<void> set_events(const Fd& vcpu, const CpuState& state) {
   return {};
 }
 
+Result<void> set_msrs(const Fd& vcpu, const CpuState& state) {
+  Result<void> result;
+  for_each_msr(state, [&](uint32_t index, uint64_t value) {
+    uint64_t now = 0;
+    if (!result || !get_msr(vcpu, index, now) || now == value) return;  // absent here, or already right
+    if (!set_msr(vcpu, index, value))
+      result = fail(ErrorCode::kInvalidArgument, fmt::format("KVM refused MSR {:#x}", index));
+  });
+  return result;
+}
+
 }  // namespace
 
 Result<CpuState> get_cpu_state(const Fd& vcpu) {
@@ -201,7 +226,7 @@ Result<CpuState> get_cpu_state(const Fd& vcpu) {
   sregs_to(sregs, state);
   TRY(get_extended(vcpu, state));
   TRY(get_events(vcpu, state));
-  for (const MsrRow& row : kMsrRows) get_msr(vcpu, row.index, state.*row.field);
+  for_each_msr(state, [&](uint32_t index, uint64_t& value) { get_msr(vcpu, index, value); });
   return state;
 }
 
@@ -216,12 +241,7 @@ Result<void> set_cpu_state(const Fd& vcpu, const CpuState& state) {
   regs.rflags = state.rflags;
   TRY(KVM_IOCTL(vcpu, KVM_SET_REGS, &regs));
   TRY(set_extended(vcpu, state));
-  for (const MsrRow& row : kMsrRows) {
-    uint64_t now = 0;
-    if (!get_msr(vcpu, row.index, now) || now == state.*row.field) continue;  // absent here, or already right
-    if (!set_msr(vcpu, row.index, state.*row.field))
-      return fail(ErrorCode::kInvalidArgument, "KVM refused MSR " + std::to_string(row.index));
-  }
+  TRY(set_msrs(vcpu, state));
   return set_events(vcpu, state);
 }
 
