@@ -1,7 +1,8 @@
 // The contract between the machine and whatever executes guest instructions: KVM, the interpreter, later the JIT.
 //
-// `Vcpu::run(CpuIo&)` returns only to halt. Port I/O, MMIO, unknown MSRs, CPUID and hypercalls are call-outs on CpuIo made
-// from the middle of an instruction on the vCPU's thread, so no engine has to unwind; KVM's exits become the same calls.
+// `Vcpu::run(CpuIo&)` returns only to halt. Port I/O, MMIO, unknown MSRs, CPUID and hypercalls are call-outs on CpuIo
+// made from the middle of an instruction on the vCPU's thread, so no engine has to unwind; KVM's exits become the same
+// calls.
 //
 // Threads: create_vcpu() and run() of one vCPU happen on that vCPU's own thread; everything else says so.
 #pragma once
@@ -36,7 +37,8 @@ struct CpuidEntry {
   CpuidResult result;
 };
 
-/// Call-outs of one vCPU into the machine. Called on the vCPU's thread with no lock held; must not call back into the Vcpu.
+/// Call-outs of one vCPU into the machine. Called on the vCPU's thread with no lock held; must not call back into the
+/// Vcpu.
 class CpuIo {
  public:
   virtual ~CpuIo() = default;
@@ -111,10 +113,10 @@ class Vcpu {
 
 /// A guest write that carries no more news than that it happened: a virtqueue notification.
 struct Doorbell {
-  bool is_port = false;     // I/O port number, else guest physical address, in `address`
+  bool is_port = false;  // I/O port number, else guest physical address, in `address`
   uint64_t address = 0;
-  unsigned size_bytes = 4;  // 1, 2, 4 or 8; 0 matches any size where the kernel can (MMIO only)
-  bool match_value = false; // only writes of `value`
+  unsigned size_bytes = 4;   // 1, 2, 4 or 8; 0 matches any size where the kernel can (MMIO only)
+  bool match_value = false;  // only writes of `value`
   uint64_t value = 0;
 };
 
@@ -130,20 +132,22 @@ class Engine {
   virtual ~Engine() = default;
   /// "interp", "kvm".
   virtual std::string_view name() const = 0;
-  /// CPUID leaves 0-0x1f, 0xd and 0x80000000-... that this engine can run on this host, before the machine adds topology and
-  /// personality.
+  /// CPUID leaves 0-0x1f, 0xd and 0x80000000-... that this engine can run on this host, before the machine adds
+  /// topology and personality.
   virtual Result<std::vector<CpuidEntry>> supported_cpuid() const = 0;
-  /// In-kernel local APIC, IOAPIC, 8259 and 8254 (KVM): the sink that takes device interrupts. nullptr: the machine brings
-  /// its own chips and the software-engine half of CpuIo is used.
+  /// In-kernel local APIC, IOAPIC, 8259 and 8254 (KVM): the sink that takes device interrupts. nullptr: the machine
+  /// brings its own chips and the software-engine half of CpuIo is used.
   virtual InterruptSink* in_kernel_interrupts() { return nullptr; }
-  /// Once, after all of `memory` has been added and before the first create_vcpu(); `memory` and `clock` outlive the engine.
+  /// Once, after all of `memory` has been added and before the first create_vcpu(); `memory` and `clock` outlive the
+  /// engine.
   virtual Result<void> attach(GuestMemory& memory, Clock& clock) = 0;
   virtual Result<std::unique_ptr<Vcpu>> create_vcpu(const VcpuConfig& config) = 0;
 
   // Paths around the vCPU thread, where the kernel offers them; kUnsupported elsewhere, and the device then takes the
   // call-out or the InterruptSink.
 
-  /// From now on a guest write of exactly `doorbell` signals `event` and makes no call-out. `event` outlives the engine.
+  /// From now on a guest write of exactly `doorbell` signals `event` and makes no call-out. `event` outlives the
+  /// engine.
   virtual Result<void> add_doorbell(const Doorbell& doorbell, const Eventfd& event);
   /// From now on signalling `event` pulses `gsi`. `event` outlives the engine.
   virtual Result<void> add_interrupt_event(Gsi gsi, const Eventfd& event);

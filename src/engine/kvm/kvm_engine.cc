@@ -35,7 +35,8 @@ constexpr std::array kNeeded = {
     CapabilityRow{KVM_CAP_TSC_DEADLINE_TIMER, "TSC-deadline timer"},
 };
 
-// Below 4 GiB and above every extent and device window of the board (KVM API 4.30: three pages for real-mode task state).
+// Below 4 GiB and above every extent and device window of the board (KVM API 4.30: three pages for real-mode task
+// state).
 constexpr uint64_t kTssAddress = 0xfffbd000;
 constexpr uint64_t kIdentityMapAddress = 0xfffbc000;
 
@@ -80,7 +81,8 @@ Result<std::unique_ptr<KvmEngine>> KvmEngine::create() {
     return fail(ErrorCode::kUnsupported, fmt::format("/dev/kvm: API version {}, want {}", version, KVM_API_VERSION));
   for (const CapabilityRow& row : kNeeded)
     if (TRY(KVM_IOCTL(kvm, KVM_CHECK_EXTENSION, row.capability)) == 0)
-      return fail(ErrorCode::kUnsupported, fmt::format("/dev/kvm: this kernel has no {}; use --engine interp", row.name));
+      return fail(ErrorCode::kUnsupported,
+                  fmt::format("/dev/kvm: this kernel has no {}; use --engine interp", row.name));
   const int run_size = TRY(KVM_IOCTL(kvm, KVM_GET_VCPU_MMAP_SIZE, 0));
   Fd vm(TRY(KVM_IOCTL(kvm, KVM_CREATE_VM, 0)));
   std::unique_ptr<KvmEngine> engine(new KvmEngine(std::move(kvm), std::move(vm), static_cast<size_t>(run_size)));
@@ -168,8 +170,8 @@ Result<void> KvmEngine::add_doorbell(const Doorbell& doorbell, const Eventfd& ev
   request.len = doorbell.size_bytes;
   request.fd = event.get();
   request.datamatch = doorbell.value;
-  request.flags = (doorbell.is_port ? KVM_IOEVENTFD_FLAG_PIO : 0) |
-                  (doorbell.match_value ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0);
+  request.flags =
+      (doorbell.is_port ? KVM_IOEVENTFD_FLAG_PIO : 0) | (doorbell.match_value ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0);
   TRY(KVM_IOCTL(vm_, KVM_IOEVENTFD, &request));
   return {};
 }

@@ -13,8 +13,8 @@
 
 namespace tenon {
 
-/// kNotFound where /dev/kvm is absent, kIo where it may not be opened, kUnsupported where a needed capability is missing;
-/// the message says which and what to do.
+/// kNotFound where /dev/kvm is absent, kIo where it may not be opened, kUnsupported where a needed capability is
+/// missing; the message says which and what to do.
 Result<std::unique_ptr<Engine>> make_kvm_engine();
 
 }  // namespace tenon

@@ -25,10 +25,9 @@ Result<int> kvm_ioctl(const Fd& fd, unsigned long request, Argument argument, co
   return result;
 }
 
-/// kvm_cpuid2, kvm_msrs and kvm_xsave end in a flexible array, whose macro in the kernel headers of Debian 12 (6.1) puts an empty
-/// structure of one byte before it in C++: their size, the entries' offset and the request numbers made from the size are all
-/// wrong there. So they are declared here: for the
-/// lists a header of two words, then the entries.
+/// kvm_cpuid2, kvm_msrs and kvm_xsave end in a flexible array, whose macro in the kernel headers of Debian 12 (6.1)
+/// puts an empty structure of one byte before it in C++: their size, the entries' offset and the request numbers made
+/// from the size are all wrong there. So they are declared here: for the lists a header of two words, then the entries.
 template <typename Entry>
 class CountedList {
  public:

@@ -92,8 +92,8 @@ Halt KvmVcpu::run(CpuIo& io) {
 
 void KvmVcpu::request_stop() {
   stop_requested_.store(true);
-  // run() stores thread_ before it looks at stop_requested_: either it sees the flag or we see the thread. The signal may
-  // fall between that look and KVM_RUN: immediate_exit, set here too, covers it.
+  // run() stores thread_ before it looks at stop_requested_: either it sees the flag or we see the thread. The signal
+  // may fall between that look and KVM_RUN: immediate_exit, set here too, covers it.
   __atomic_store_n(&page().immediate_exit, 1, __ATOMIC_RELEASE);
   if (const pthread_t thread = thread_.load(); thread != 0) ::pthread_kill(thread, kick_signal());
 }

@@ -17,8 +17,8 @@ namespace tenon::kvm {
 class KvmVcpu final : public Vcpu {
  public:
   struct Options {
-    size_t run_size_bytes = 0;      // KVM_GET_VCPU_MMAP_SIZE
-    uint64_t host_tsc_offset = 0;   // guest TSC = host TSC + this, the same for every vCPU
+    size_t run_size_bytes = 0;     // KVM_GET_VCPU_MMAP_SIZE
+    uint64_t host_tsc_offset = 0;  // guest TSC = host TSC + this, the same for every vCPU
   };
   static Result<std::unique_ptr<KvmVcpu>> create(const Fd& vm, const VcpuConfig& config, const Options& options);
 
