@@ -77,9 +77,9 @@ TEST_P(Atomic, SumsInAPageWithCode) {
   for (const uint64_t address : {FlatGuest::kCode + 0xf00, FlatGuest::kCode + 0xffd}) {
     SmpGuest guest(GetParam(), SMP_GUEST_CODE(adders_qword));
     guest.set_register(x86::kRbx, address);
-    guest.set_register(x86::kRcx, 500);
+    guest.set_register(x86::kRcx, 500 / kSlowdown);
     guest.run();
-    EXPECT_EQ(guest.read(address), 14 * GetParam() * 500) << address;
+    EXPECT_EQ(guest.read(address), 14 * GetParam() * (500 / kSlowdown)) << address;
   }
 }
 

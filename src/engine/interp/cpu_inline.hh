@@ -11,6 +11,14 @@
 
 namespace tenon::interp {
 
+/// Before functions that touch guest RAM: the guest's own races are by design (its instructions become the host's), so the
+/// thread sanitizer is not told of these accesses. It sees everything else.
+#ifdef __SANITIZE_THREAD__
+#define TENON_GUEST_ACCESS [[gnu::no_sanitize("thread"), gnu::noinline]]
+#else
+#define TENON_GUEST_ACCESS
+#endif
+
 /// A value of T in guest RAM: any alignment, changed by others at any time.
 template <typename T>
 struct [[gnu::packed, gnu::may_alias]] GuestValue {
@@ -18,13 +26,23 @@ struct [[gnu::packed, gnu::may_alias]] GuestValue {
 };
 
 template <typename T>
-inline T load_host(const void* host) {
+TENON_GUEST_ACCESS inline T load_host(const void* host) {
   return static_cast<const volatile GuestValue<T>*>(host)->value;
 }
 
 template <typename T>
-inline void store_host(void* host, T value) {
+TENON_GUEST_ACCESS inline void store_host(void* host, T value) {
   static_cast<volatile GuestValue<T>*>(host)->value = value;
+}
+
+/// Bytes between guest RAM and our own memory where the guest may rely on no size of access.
+TENON_GUEST_ACCESS inline void copy_host(void* to, const void* from, size_t size_bytes) {
+#ifdef __SANITIZE_THREAD__
+  // memcpy tells the sanitizer by itself.
+  for (size_t i = 0; i < size_bytes; ++i) static_cast<volatile uint8_t*>(to)[i] = static_cast<const volatile uint8_t*>(from)[i];
+#else
+  std::memcpy(to, from, size_bytes);
+#endif
 }
 
 /// Whether one TLB set has [linear, linear + size), and its host address.

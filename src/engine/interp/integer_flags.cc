@@ -2,9 +2,9 @@
 // RDRAND, RDSEED.
 //
 // Source: SDM Vol. 2, each instruction; Vol. 3 21.3 and Table 21-2 (VME), 2.3 (IOPL, VIF, VIP).
-#include <atomic>
 #include <thread>
 
+#include "base/shared_memory.hh"
 #include "engine/interp/event.hh"
 #include "engine/interp/host_alu.hh"
 #include "engine/interp/integer_families.hh"
@@ -166,7 +166,7 @@ void pause(Cpu& cpu, const Step* step) {
 
 /// MFENCE, LFENCE, SFENCE: guest ordering is the host's.
 void fence(Cpu& cpu, const Step* step) {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  full_fence();
   return next(cpu, step);
 }
 

@@ -154,7 +154,7 @@ void copy_guest(void* to, const void* from, unsigned size_bytes) {
     case 2: return copy_one<uint16_t>(to, from);
     case 4: return copy_one<uint32_t>(to, from);
     case 8: return copy_one<uint64_t>(to, from);
-    default: std::memcpy(to, from, size_bytes);
+    default: copy_host(to, from, size_bytes);
   }
 }
 
@@ -315,7 +315,7 @@ bool Cpu::store_slow(SegmentIndex segment, uint64_t offset, const void* value, u
 bool Cpu::load_bytes(SegmentIndex segment, uint64_t offset, void* out, unsigned size_bytes) {
   if (size_bytes == 0) return true;
   if (const void* host = try_host(segment, offset, size_bytes, Access::kRead)) {
-    std::memcpy(out, host, size_bytes);
+    copy_host(out, host, size_bytes);
     return true;
   }
   return load_slow(segment, offset, out, size_bytes);
@@ -324,7 +324,7 @@ bool Cpu::load_bytes(SegmentIndex segment, uint64_t offset, void* out, unsigned 
 bool Cpu::store_bytes(SegmentIndex segment, uint64_t offset, const void* bytes, unsigned size_bytes) {
   if (size_bytes == 0) return true;
   if (void* host = try_host(segment, offset, size_bytes, Access::kWrite)) {
-    std::memcpy(host, bytes, size_bytes);
+    copy_host(host, bytes, size_bytes);
     return true;
   }
   return store_slow(segment, offset, bytes, size_bytes);

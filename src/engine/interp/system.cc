@@ -2,8 +2,7 @@
 //
 // Three ways to end an instruction: the trace goes on (nothing that decoding or translation depends on has changed), it
 // is left for the next instruction, or the body has set rip itself (far transfers).
-#include <atomic>
-
+#include "base/shared_memory.hh"
 #include "engine/interp/families.hh"
 #include "engine/interp/memory.hh"
 #include "engine/interp/segment.hh"
@@ -154,7 +153,7 @@ bool flush_line(Cpu& cpu, const Step* step) {
 bool nothing(Cpu&, const Step*) { return true; }
 
 bool mfence(Cpu&, const Step*) {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  full_fence();
   return true;
 }
 
