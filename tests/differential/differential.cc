@@ -145,10 +145,10 @@ void print_summary(const Options& options, const RowCatalog& catalog, const Summ
   }
   const uint64_t cases = summary.cases;
   fmt::print(
-      "{} cases against the host CPU on {}: {} of {} operation forms covered ({:.1f}%), {:.1f}% of the cases faulted, "
-      "{} mismatches\n",
-      cases, options.engine, covered, catalog.size(),
-      100.0 * static_cast<double>(covered) / static_cast<double>(catalog.size()),
+      "{} cases against the host CPU on {}: {} of {} forms of {} rows covered ({:.1f}%; 64-bit mode has {} rows), "
+      "{:.1f}% of the cases faulted, {} mismatches\n",
+      cases, options.engine, covered, catalog.size(), catalog.rows(),
+      100.0 * static_cast<double>(covered) / static_cast<double>(catalog.size()), catalog.rows_of_64_bit_mode(),
       100.0 * static_cast<double>(summary.faulted) / static_cast<double>(std::max<uint64_t>(cases, 1)),
       summary.mismatches.load());
 }
@@ -190,10 +190,11 @@ int main(int argc, char** argv) {
   app.add_option("--jobs", options.jobs, "processes side by side")->check(CLI::Range(1, 64));
   app.add_option("--mismatches", options.mismatches_max, "stop a job after so many");
   app.add_flag("--verbose", options.verbose, "list the operation forms that were not covered");
-  app.add_flag("--masks", options.masks, "list the results that are not compared, and end");
+  app.add_flag("--masks", options.masks, "list the results and instructions that are not compared, and end");
   CLI11_PARSE(app, argc, argv);
   if (options.masks) {
-    fmt::print("{}", tenon::differential::describe_masks());
+    fmt::print("Results not compared:\n{}\nInstructions not compared:\n{}", tenon::differential::describe_masks(),
+               tenon::differential::RowCatalog().describe_exclusions());
     return 0;
   }
   return tenon::differential::run(options);

@@ -147,7 +147,12 @@ RowCatalog::RowCatalog() {
 
 void RowCatalog::add(const MapEntry& entry, OpcodeMap map) {
   const uint32_t flags = entry.row.flags;
-  if (exclusion(entry.row.op) != nullptr || (flags & x86::kInvalid64) != 0) return;
+  if ((flags & x86::kInvalid64) != 0) return;
+  ++rows_of_64_bit_mode_;
+  if (const char* reason = exclusion(entry.row.op)) {
+    excluded_[reason].insert(x86::op_name(entry.row.op));
+    return;
+  }
   first_forms_.emplace_back(&entry.row, forms_.size());
   const bool selects_mod = (entry.mask & key::kRegister) != 0;
   const bool is_offset = entry.immediate == x86::ImmediateForm::kOffset;  // MOV with a memory offset
@@ -156,6 +161,16 @@ void RowCatalog::add(const MapEntry& entry, OpcodeMap map) {
   const bool can_be_register = !is_offset && !(entry.has_modrm && selects_mod && (entry.value & key::kRegister) == 0);
   if (can_be_register) forms_.push_back({&entry, map, false});
   if (can_be_memory || is_offset) forms_.push_back({&entry, map, true});
+}
+
+std::string RowCatalog::describe_exclusions() const {
+  std::string text;
+  for (const auto& [reason, operations] : excluded_) {
+    text += reason + ":";
+    for (const std::string& operation : operations) text += " " + operation;
+    text += "\n";
+  }
+  return text;
 }
 
 size_t RowCatalog::find(const x86::Insn& insn) const {

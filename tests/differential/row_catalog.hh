@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,11 @@ class RowCatalog {
  public:
   RowCatalog();
   size_t size() const { return forms_.size(); }
+  /// Rows that are compared, and rows of 64-bit mode in all.
+  size_t rows() const { return first_forms_.size(); }
+  size_t rows_of_64_bit_mode() const { return rows_of_64_bit_mode_; }
+  /// "reason: operations" for what is left out, a line each.
+  std::string describe_exclusions() const;
   const RowForm& form(size_t index) const { return forms_[index]; }
   /// The form an instruction is of; size() if it is none of the comparable ones.
   size_t find(const x86::Insn& insn) const;
@@ -35,6 +42,8 @@ class RowCatalog {
  private:
   void add(const x86::MapEntry& entry, x86::OpcodeMap map);
 
+  size_t rows_of_64_bit_mode_ = 0;
+  std::map<std::string, std::set<std::string>> excluded_;              // operations by reason
   std::vector<RowForm> forms_;                                         // forms of one row side by side
   std::vector<std::pair<const x86::OpcodeRow*, size_t>> first_forms_;  // sorted by row
 };
