@@ -18,7 +18,8 @@
 
 #define GUEST(name) extern "C" const std::byte tenon_guest_##name[];
 GUEST(ports)
-GUEST(mmio) GUEST(msr) GUEST(triple_fault) GUEST(count) GUEST(interrupt) GUEST(io_apic) GUEST(doorbell) GUEST(startup)
+GUEST(mmio)
+GUEST(msr) GUEST(triple_fault) GUEST(count) GUEST(interrupt) GUEST(io_apic) GUEST(doorbell) GUEST(startup)
 #undef GUEST
 
     namespace tenon {
