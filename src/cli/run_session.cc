@@ -58,7 +58,7 @@ Result<int> RunSession::run(const BootFiles& files) {
   files_ = files;
   shows_console_ = shows_boot();
   TRY(create_loop());
-  create_outputs();
+  TRY(create_outputs());
   TRY(create_machine(options_.engine));
   create_stdin();
   announce_start();
@@ -85,16 +85,16 @@ Result<void> RunSession::create_loop() {
   return {};
 }
 
-void RunSession::create_outputs() {
+Result<void> RunSession::create_outputs() {
   const auto create = [this](StreamId stream, int fd, const char* thread_name) {
-    output(stream).writer = std::make_unique<FdWriter>(
+    return FdWriter::create(
         fd, thread_name,
-        FdWriter::Callbacks{
-            .written = [this, stream](size_t count) { loop_->post([=, this] { output_written(stream, count); }); },
-            .failed = [this, stream](int error) { loop_->post([=, this] { output_failed(stream, error); }); }});
+        {.written = [this, stream](size_t count) { loop_->post([=, this] { output_written(stream, count); }); },
+         .failed = [this, stream](int error) { loop_->post([=, this] { output_failed(stream, error); }); }});
   };
-  create(StreamId::kStdout, kStdout, "io:stdout");
-  create(StreamId::kStderr, kStderr, "io:stderr");
+  stdout_.writer = TRY(create(StreamId::kStdout, kStdout, "io:stdout"));
+  stderr_.writer = TRY(create(StreamId::kStderr, kStderr, "io:stderr"));
+  return {};
 }
 
 Result<void> RunSession::create_machine(const std::string& engine) {

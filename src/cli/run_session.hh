@@ -51,7 +51,7 @@ class RunSession final : private GuestSession::Client {
   Result<void> create_loop();
   Result<void> create_machine(const std::string& engine);
   Result<void> attach_terminal();
-  void create_outputs();
+  Result<void> create_outputs();
   void create_stdin();
   void announce_start();
 

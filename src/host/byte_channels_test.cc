@@ -114,6 +114,10 @@ TEST(ByteMailbox, ClosedMailboxDropsAndDoesNotBlock) {
   EXPECT_TRUE(taken.empty());
 }
 
+std::unique_ptr<FdWriter> make_writer(const Pipe& pipe, FdWriter::Callbacks callbacks) {
+  return MUST(FdWriter::create(pipe.write_end.get(), "test", std::move(callbacks)));  // only fails without descriptors
+}
+
 TEST(FdWriter, EverythingArrivesInOrderAndIsCounted) {
   Pipe pipe = MUST(Pipe::create());  // a test host without pipes is none
   std::vector<uint8_t> received;
@@ -125,9 +129,10 @@ TEST(FdWriter, EverythingArrivesInOrderAndIsCounted) {
   const std::vector<uint8_t> sent = numbered_bytes(300'000);
   std::atomic<size_t> written{0};
   {
-    FdWriter writer(pipe.write_end.get(), "test", {.written = [&](size_t count) { written += count; }, .failed = {}});
-    for (size_t at = 0; at < sent.size(); at += 500) writer.write(std::span(sent).subspan(at, 500));
-    EXPECT_TRUE(writer.drain(10'000));
+    const std::unique_ptr<FdWriter> writer =
+        make_writer(pipe, {.written = [&](size_t n) { written += n; }, .failed = {}});
+    for (size_t at = 0; at < sent.size(); at += 500) writer->write(std::span(sent).subspan(at, 500));
+    EXPECT_TRUE(writer->drain(10'000));
     EXPECT_EQ(written, sent.size());
   }
   pipe.write_end.reset();
@@ -140,23 +145,23 @@ TEST(FdWriter, ClosedReaderIsToldOnce) {
   Pipe pipe = MUST(Pipe::create());  // as above
   pipe.read_end.reset();
   std::atomic<int> failures{0};
-  FdWriter writer(pipe.write_end.get(), "test", {.written = {}, .failed = [&](int number) {
-                                                   EXPECT_EQ(number, EPIPE);
-                                                   ++failures;
-                                                 }});
-  writer.write("lost");
-  EXPECT_TRUE(writer.drain(10'000));
-  writer.write("lost too");
-  EXPECT_TRUE(writer.drain(10'000));
+  const std::unique_ptr<FdWriter> writer = make_writer(pipe, {.written = {}, .failed = [&](int number) {
+                                                                EXPECT_EQ(number, EPIPE);
+                                                                ++failures;
+                                                              }});
+  writer->write("lost");
+  EXPECT_TRUE(writer->drain(10'000));
+  writer->write("lost too");
+  EXPECT_TRUE(writer->drain(10'000));
   EXPECT_EQ(failures, 1);
 }
 
 TEST(FdWriter, StuckReaderDoesNotHoldUpTheEnd) {
   Pipe pipe = MUST(Pipe::create());  // as above
   {
-    FdWriter writer(pipe.write_end.get(), "test");
-    writer.write(numbered_bytes(200'000));  // more than the pipe holds
-    EXPECT_FALSE(writer.drain(50));
+    const std::unique_ptr<FdWriter> writer = make_writer(pipe, {});
+    writer->write(numbered_bytes(200'000));  // more than the pipe holds
+    EXPECT_FALSE(writer->drain(50));
   }
   pipe.read_end.reset();  // lets the left-behind thread go
 }

@@ -1,6 +1,7 @@
 #include "host/fd_writer.hh"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/fd.hh"
 #include "base/mutex.hh"
 #include "base/thread.hh"
 #include "host/byte_mailbox.hh"
@@ -20,8 +22,8 @@ constexpr size_t kWriteMax = 16 * 1024;  // a callback after each piece, so that
 }  // namespace
 
 struct FdWriter::State {
-  State(int descriptor, Callbacks functions)
-      : fd(descriptor), callbacks(std::move(functions)), mailbox([this] { wake(); }) {}
+  State(Fd duplicate, Callbacks functions)
+      : fd(std::move(duplicate)), callbacks(std::move(functions)), mailbox([this] { wake(); }) {}
 
   void wake() {
     const MutexLock lock(mutex);
@@ -33,7 +35,7 @@ struct FdWriter::State {
   void fail(int error_number);
   void tell_written(size_t size_bytes);
 
-  const int fd;
+  const Fd fd;
   const Callbacks callbacks;
   ByteMailbox mailbox;
   Mutex mutex;
@@ -71,10 +73,10 @@ void FdWriter::State::write_all(std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
     size_t done = bytes.size();
     if (!failed) {
-      const ssize_t count = ::write(fd, bytes.data(), std::min(bytes.size(), kWriteMax));
+      const ssize_t count = ::write(fd.get(), bytes.data(), std::min(bytes.size(), kWriteMax));
       if (count < 0 && errno == EINTR) continue;
       if (count < 0 && errno == EAGAIN) {  // somebody else has made the shared descriptor non-blocking
-        pollfd polled{fd, POLLOUT, 0};
+        pollfd polled{fd.get(), POLLOUT, 0};
         ::poll(&polled, 1, -1);
         continue;
       }
@@ -98,12 +100,15 @@ void FdWriter::State::tell_written(size_t size_bytes) {
   if (!abandoned && callbacks.written) callbacks.written(size_bytes);
 }
 
-FdWriter::FdWriter(int fd, const std::string& thread_name, Callbacks callbacks)
-    : state_(std::make_shared<State>(fd, std::move(callbacks))) {
-  std::thread([state = state_, thread_name] {
+Result<std::unique_ptr<FdWriter>> FdWriter::create(int fd, const std::string& thread_name, Callbacks callbacks) {
+  Fd duplicate(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!duplicate.is_open()) return fail_errno("duplicate descriptor " + std::to_string(fd));
+  auto state = std::make_shared<State>(std::move(duplicate), std::move(callbacks));
+  std::thread([state, thread_name] {
     name_this_thread(thread_name);
     state->run();
   }).detach();
+  return std::unique_ptr<FdWriter>(new FdWriter(std::move(state)));
 }
 
 FdWriter::~FdWriter() {

@@ -24,8 +24,8 @@ class FdWriter final : public ByteSink {
     std::function<void(int error_number)> failed;
   };
 
-  /// `fd` stays the caller's and open until this object is gone. `thread_name` shows in `top -H`.
-  FdWriter(int fd, const std::string& thread_name, Callbacks callbacks = {});
+  /// Writes to a duplicate of `fd`, which stays the caller's. `thread_name` shows in `top -H`.
+  static Result<std::unique_ptr<FdWriter>> create(int fd, const std::string& thread_name, Callbacks callbacks = {});
   /// Waits for what is queued, but not longer than two seconds in all; no callback runs any more.
   ~FdWriter() override;
   FdWriter(const FdWriter&) = delete;
@@ -38,6 +38,7 @@ class FdWriter final : public ByteSink {
 
  private:
   struct State;
+  explicit FdWriter(std::shared_ptr<State> state) : state_(std::move(state)) {}
   std::shared_ptr<State> state_;  // shared with the thread, which may outlive this object where the reader never reads
 };
 

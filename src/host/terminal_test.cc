@@ -71,7 +71,7 @@ TEST_F(TerminalTest, ExitRestores) {
 }
 
 TEST_F(TerminalTest, FatalSignalsRestoreAndStillKill) {
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   const std::vector<int> signals = {SIGABRT};  // the sanitizer has its own handlers for the others
 #else
   const std::vector<int> signals = {SIGSEGV, SIGBUS, SIGABRT};
