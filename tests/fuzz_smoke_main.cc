@@ -1,5 +1,5 @@
-// main() of the fuzzers where libFuzzer is not linked: replays the files named on the command line, then feeds `--runs=N`
-// random inputs from `--seed=S`. It keeps every fuzz target compiled, linked and tried in `make test`.
+// main() of the fuzzers where libFuzzer is not linked: replays the files named on the command line, then feeds
+// `--runs=N` random inputs from `--seed=S`. It keeps every fuzz target compiled, linked and tried in `make test`.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

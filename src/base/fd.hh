@@ -67,8 +67,8 @@ class Mapping {
   }
   ~Mapping() { reset(); }
 
-  /// Private zero-filled memory, MAP_NORESERVE, aligned to `alignment` (a power of two, at least a page). `name` (at most 79
-  /// characters) shows as `[anon:name]` in /proc/PID/maps where the host kernel keeps such names.
+  /// Private zero-filled memory, MAP_NORESERVE, aligned to `alignment` (a power of two, at least a page). `name` (at
+  /// most 79 characters) shows as `[anon:name]` in /proc/PID/maps where the host kernel keeps such names.
   static Result<Mapping> anonymous(size_t size_bytes, size_t alignment, const std::string& name = {});
   /// `size_bytes` of `fd` from `offset`, with mmap(2)'s protection and flags.
   static Result<Mapping> of_fd(const Fd& fd, size_t size_bytes, int protection, int flags, uint64_t offset = 0);

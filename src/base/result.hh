@@ -74,9 +74,9 @@ inline std::unexpected<Error> fail_errno(std::string_view operation) {
   })
 
 // The value of a Result whose failure would be a bug of ours; the comment beside it says why.
-#define MUST(expression)                      \
-  __extension__({                             \
-    auto must_result_ = (expression);         \
-    CHECK(must_result_.has_value());          \
-    ::std::move(must_result_).value();        \
+#define MUST(expression)               \
+  __extension__({                      \
+    auto must_result_ = (expression);  \
+    CHECK(must_result_.has_value());   \
+    ::std::move(must_result_).value(); \
   })

@@ -32,8 +32,8 @@ RunPlan RunPlan::make(const RunOptions& options, const StandardStreams& streams)
 
 std::string kernel_command_line(const RunOptions& options) {
   // panic=-1: a kernel that panics restarts at once, which ends the run. earlyprintk: one that dies before its console
-  // is up still says why. cryptomgr.notests: the kernel's self-tests of its ciphers are most of a boot's instructions on a
-  // software engine, and test nothing about this machine; `--append cryptomgr.notests=0` brings them back.
+  // is up still says why. cryptomgr.notests: the kernel's self-tests of its ciphers are most of a boot's instructions
+  // on a software engine, and test nothing about this machine; `--append cryptomgr.notests=0` brings them back.
   std::string line = "console=ttyS0 earlyprintk=ttyS0 panic=-1 cryptomgr.notests=1";
   line += options.verbose ? " ignore_loglevel" : " quiet loglevel=3";
   if (!options.append.empty()) line += " " + options.append;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -50,6 +51,11 @@ struct FdWriter::State {
 };
 
 void FdWriter::State::run() {
+  // A reader that has gone is EPIPE for fail(), not the end of the process.
+  sigset_t pipe_signal;
+  sigemptyset(&pipe_signal);
+  sigaddset(&pipe_signal, SIGPIPE);
+  ::pthread_sigmask(SIG_BLOCK, &pipe_signal, nullptr);
   std::vector<uint8_t> bytes;
   for (;;) {
     {

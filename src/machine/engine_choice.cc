@@ -37,7 +37,8 @@ Result<EngineChoice> choose_automatically() {
 Result<EngineChoice> choose_kvm() {
   const std::unique_ptr<Engine> trial = TRY(make_kvm_engine());
   const std::string reason = TRY(why_not_kvm(*trial));
-  return EngineChoice{TRY(make_kvm_engine()), reason.empty() ? "" : reason + "; expect trouble, or use --engine interp"};
+  return EngineChoice{TRY(make_kvm_engine()),
+                      reason.empty() ? "" : reason + "; expect trouble, or use --engine interp"};
 }
 
 }  // namespace

@@ -24,38 +24,45 @@ using BaseEnable = Bit<11>;
 
 /// xAPIC register offsets, SDM Vol. 3 Table 11-1; the x2APIC MSR is 0x800 + offset / 16 (Table 11-6).
 enum Register : uint32_t {
-  kId               = 0x020,
-  kVersion          = 0x030,
-  kTpr              = 0x080,
-  kApr              = 0x090,
-  kPpr              = 0x0a0,
-  kEoi              = 0x0b0,
-  kRrd              = 0x0c0,
-  kLdr              = 0x0d0,
-  kDfr              = 0x0e0,
-  kSvr              = 0x0f0,
-  kIsr              = 0x100,  // eight registers, 0x10 apart
-  kTmr              = 0x180,
-  kIrr              = 0x200,
-  kEsr              = 0x280,
-  kLvtCmci          = 0x2f0,
-  kIcrLow           = 0x300,
-  kIcrHigh          = 0x310,
-  kLvtTimer         = 0x320,
-  kLvtThermal       = 0x330,
-  kLvtPerformance   = 0x340,
-  kLvtLint0         = 0x350,
-  kLvtLint1         = 0x360,
-  kLvtError         = 0x370,
-  kInitialCount     = 0x380,
-  kCurrentCount     = 0x390,
-  kDivide           = 0x3e0,
-  kSelfIpi          = 0x3f0,  // x2APIC only
+  kId = 0x020,
+  kVersion = 0x030,
+  kTpr = 0x080,
+  kApr = 0x090,
+  kPpr = 0x0a0,
+  kEoi = 0x0b0,
+  kRrd = 0x0c0,
+  kLdr = 0x0d0,
+  kDfr = 0x0e0,
+  kSvr = 0x0f0,
+  kIsr = 0x100,  // eight registers, 0x10 apart
+  kTmr = 0x180,
+  kIrr = 0x200,
+  kEsr = 0x280,
+  kLvtCmci = 0x2f0,
+  kIcrLow = 0x300,
+  kIcrHigh = 0x310,
+  kLvtTimer = 0x320,
+  kLvtThermal = 0x330,
+  kLvtPerformance = 0x340,
+  kLvtLint0 = 0x350,
+  kLvtLint1 = 0x360,
+  kLvtError = 0x370,
+  kInitialCount = 0x380,
+  kCurrentCount = 0x390,
+  kDivide = 0x3e0,
+  kSelfIpi = 0x3f0,  // x2APIC only
 };
 
 /// SDM Vol. 3 Figure 11-12 (ICR), 11-8 (LVT), 11-25 (MSI data).
 enum class DeliveryMode : uint8_t {
-  kFixed = 0, kLowestPriority = 1, kSmi = 2, kReserved = 3, kNmi = 4, kInit = 5, kStartup = 6, kExtInt = 7,
+  kFixed = 0,
+  kLowestPriority = 1,
+  kSmi = 2,
+  kReserved = 3,
+  kNmi = 4,
+  kInit = 5,
+  kStartup = 6,
+  kExtInt = 7,
 };
 
 /// SDM Vol. 3 11.6.2: who is meant by a destination field.
@@ -63,9 +70,9 @@ enum class DestinationMode : uint8_t { kPhysical, kLogical };
 
 /// Error status register bits, SDM Vol. 3 Figure 11-9.
 enum ErrorBits : uint32_t {
-  kErrorSendIllegalVector    = 1u << 5,
+  kErrorSendIllegalVector = 1u << 5,
   kErrorReceiveIllegalVector = 1u << 6,
-  kErrorIllegalRegister      = 1u << 7,
+  kErrorIllegalRegister = 1u << 7,
 };
 
 /// Vectors 0-15 are illegal for fixed and lowest-priority delivery (SDM Vol. 3 11.5.2).

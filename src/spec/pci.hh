@@ -10,29 +10,29 @@ namespace tenon::pci {
 
 constexpr uint16_t kConfigAddressPort = 0xcf8;  // PCI 3.2.2.3.2
 constexpr uint16_t kConfigDataPort = 0xcfc;
-constexpr unsigned kConfigSize = 4096;        // reached by ECAM
-constexpr unsigned kLegacyConfigSize = 256;   // reached by ports
-constexpr unsigned kDeviceCount = 32;         // of a bus
-constexpr unsigned kFunctionCount = 8;        // of a device
+constexpr unsigned kConfigSize = 4096;       // reached by ECAM
+constexpr unsigned kLegacyConfigSize = 256;  // reached by ports
+constexpr unsigned kDeviceCount = 32;        // of a bus
+constexpr unsigned kFunctionCount = 8;       // of a device
 constexpr uint64_t kEcamBytesPerBus = uint64_t{1} << 20;
 
 /// Type 0 header, PCI 6.1 Figure 6-1.
 enum Header : unsigned {
-  kVendorId          = 0x00,
-  kDeviceId          = 0x02,
-  kCommand           = 0x04,
-  kStatus            = 0x06,
-  kRevision          = 0x08,
-  kClassCode         = 0x09,
-  kCacheLineSize     = 0x0c,
-  kLatencyTimer      = 0x0d,
-  kHeaderType        = 0x0e,
-  kBar0              = 0x10,
+  kVendorId = 0x00,
+  kDeviceId = 0x02,
+  kCommand = 0x04,
+  kStatus = 0x06,
+  kRevision = 0x08,
+  kClassCode = 0x09,
+  kCacheLineSize = 0x0c,
+  kLatencyTimer = 0x0d,
+  kHeaderType = 0x0e,
+  kBar0 = 0x10,
   kSubsystemVendorId = 0x2c,
-  kSubsystemId       = 0x2e,
-  kCapabilities      = 0x34,
-  kInterruptLine     = 0x3c,
-  kInterruptPin      = 0x3d,
+  kSubsystemId = 0x2e,
+  kCapabilities = 0x34,
+  kInterruptLine = 0x3c,
+  kInterruptPin = 0x3d,
 };
 constexpr unsigned kBarCount = 6;
 constexpr unsigned kFirstCapability = 0x40;
@@ -61,8 +61,8 @@ enum CapabilityId : uint8_t { kCapabilityMsi = 0x05, kCapabilityVendor = 0x09, k
 namespace msi {
 constexpr unsigned kControl = 2, kAddressLow = 4, kAddressHigh = 8, kData = 12, kMask = 16, kPending = 20, kSize = 24;
 using ControlEnable = Bit<0>;
-using ControlCapable = Bits<3, 1>;   // log2 of the vectors offered
-using ControlEnabled = Bits<6, 4>;   // log2 of the vectors granted
+using ControlCapable = Bits<3, 1>;  // log2 of the vectors offered
+using ControlEnabled = Bits<6, 4>;  // log2 of the vectors granted
 using Control64Bit = Bit<7>;
 using ControlMasks = Bit<8>;
 }  // namespace msi

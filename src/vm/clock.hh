@@ -2,8 +2,8 @@
 //
 // Guest TSC and guest nanoseconds advance together at a declared frequency, which every personality publishes.
 // Timers: a device owns Timer objects; their callbacks run on the clock's one timer thread with no lock held. A vCPU's
-// own APIC timer is not here: it is a deadline in its VcpuSignal, polled or slept on by its own thread (see engine.hh), so
-// timer load does not meet in one thread as vCPUs grow.
+// own APIC timer is not here: it is a deadline in its VcpuSignal, polled or slept on by its own thread (see engine.hh),
+// so timer load does not meet in one thread as vCPUs grow.
 #pragma once
 
 #include <cstdint>

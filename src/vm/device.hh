@@ -1,8 +1,8 @@
 // Device: what the machine needs from every device model, whatever else it can do.
 //
 // Capabilities are separate and optional: a device with ports or MMIO implements BusHandler (one object a range) and
-// holds BusMappings; one with pins holds IrqLines; one with timers holds Timers. Do not add them here: a device that has
-// none must not pretend to.
+// holds BusMappings; one with pins holds IrqLines; one with timers holds Timers. Do not add them here: a device that
+// has none must not pretend to.
 //
 // Lifecycle, called by the machine on its main thread:
 //   start() -> [pause() -> save()* -> resume()]* -> halt()

@@ -3,9 +3,9 @@
 // Devices, loaders and page walkers copy in and out through read()/write(), or look through a GuestSpan. There is never
 // a `T&` into guest RAM: the guest writes it at any moment, so fetch once, then validate the copy.
 // Threads: the extent list is fixed once the VM has started; read and write may be called from any thread.
-// Scaling: extents are few (RAM below and above the PCI hole); lookup is a branch-free search over a small sorted array,
-// cached by every engine's TLB. The write-watch table costs 16 bytes a guest page of address space, and host memory only where
-// code has been seen.
+// Scaling: extents are few (RAM below and above the PCI hole); lookup is a branch-free search over a small sorted
+// array, cached by every engine's TLB. The write-watch table costs 16 bytes a guest page of address space, and host
+// memory only where code has been seen.
 #pragma once
 
 #include <atomic>
@@ -34,11 +34,12 @@ struct Extent {
   std::byte* host = nullptr;  // start of the mapping; aligned to 2 MiB for kPrivate
 };
 
-/// Where translated or decoded code lives, so that writes to it can be noticed. One entry a page of every extent, shared by
-/// all vCPUs and all device threads. An engine sets granule bits, then full_fence(), then decodes; whoever writes guest
-/// memory other than through a TLB entry that excludes code pages calls note_write() after the write. So a racing pair
-/// either decodes the new bytes or sees the version grow. An engine that gives a page up for data sets its granules to 0 and
-/// then grows its version; others that were setting bits meanwhile look again after reading the version.
+/// Where translated or decoded code lives, so that writes to it can be noticed. One entry a page of every extent,
+/// shared by all vCPUs and all device threads. An engine sets granule bits, then full_fence(), then decodes; whoever
+/// writes guest memory other than through a TLB entry that excludes code pages calls note_write() after the write. So a
+/// racing pair either decodes the new bytes or sees the version grow. An engine that gives a page up for data sets its
+/// granules to 0 and then grows its version; others that were setting bits meanwhile look again after reading the
+/// version.
 class CodeWatch {
  public:
   static constexpr uint64_t kGranuleSize = 64;  // 64 granules a page, one bit each
@@ -51,7 +52,8 @@ class CodeWatch {
   /// The entry of the page at `gpa`, or nullptr where there is no RAM or ROM.
   Page* page(Gpa gpa) const;
 
-  /// Records a write of [gpa, gpa + size_bytes), which has been made. Returns true where it hit decoded code (the versions have grown).
+  /// Records a write of [gpa, gpa + size_bytes), which has been made. Returns true where it hit decoded code (the
+  /// versions have grown).
   bool note_write(Gpa gpa, uint64_t size_bytes) const;
 
  private:
@@ -83,8 +85,8 @@ class GuestMemory {
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
 
-  /// Adds RAM or ROM backed by fresh private memory aligned to 2 MiB and named `tenon:name` in /proc/PID/maps. `range` is
-  /// page-aligned and overlaps no other extent. Before the VM starts only.
+  /// Adds RAM or ROM backed by fresh private memory aligned to 2 MiB and named `tenon:name` in /proc/PID/maps. `range`
+  /// is page-aligned and overlaps no other extent. Before the VM starts only.
   Result<void> add(GpaRange range, ExtentKind kind, std::string_view name);
 
   std::span<const Extent> extents() const { return extents_; }
@@ -92,8 +94,8 @@ class GuestMemory {
 
   /// The extent that holds `gpa`, or nullptr.
   const Extent* find(Gpa gpa) const;
-  /// Host address of [gpa, gpa + size_bytes), or nullptr where that is not inside one extent. For engines (TLB fill) and
-  /// GuestSpan; everyone else copies.
+  /// Host address of [gpa, gpa + size_bytes), or nullptr where that is not inside one extent. For engines (TLB fill)
+  /// and GuestSpan; everyone else copies.
   std::byte* host_address(Gpa gpa, uint64_t size_bytes) const;
   GuestSpan span(Gpa gpa, uint64_t size_bytes) const;
 
@@ -120,12 +122,12 @@ class GuestMemory {
   bool copy_in(Gpa gpa, std::span<const std::byte> bytes, bool rom_too);
   /// Whether every byte is in an extent, and for writing in none that the guest may only read.
   bool covers(Gpa gpa, uint64_t size_bytes, bool for_writing) const;
-  /// Calls visit_piece(extent, host address, bytes before, bytes here) for each extent's part of the range, in order. False
-  /// as soon as a byte is in no extent or `visit_piece` returns false.
+  /// Calls visit_piece(extent, host address, bytes before, bytes here) for each extent's part of the range, in order.
+  /// False as soon as a byte is in no extent or `visit_piece` returns false.
   template <typename Visit>
   bool visit(Gpa gpa, uint64_t size_bytes, Visit&& visit_piece) const;
 
-  std::vector<Extent> extents_;  // sorted by range.base
+  std::vector<Extent> extents_;    // sorted by range.base
   std::vector<Mapping> mappings_;  // any order; owns what extents_ point into
   CodeWatch code_watch_;
 };

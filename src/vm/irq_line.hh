@@ -1,5 +1,5 @@
-// Interrupt wiring as a device sees it: a level on a pin, or a message. Who listens (our IOAPIC and 8259, or KVM's) is the
-// board's business.
+// Interrupt wiring as a device sees it: a level on a pin, or a message. Who listens (our IOAPIC and 8259, or KVM's) is
+// the board's business.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@ struct MsiMessage {
   uint32_t data = 0;
 };
 
-/// Takes interrupts from devices. Any thread may call, also while a vCPU runs; must not be called under a device's lock.
+/// Takes interrupts from devices. Any thread may call, also while a vCPU runs; must not be called under a device's
+/// lock.
 class InterruptSink {
  public:
   virtual ~InterruptSink() = default;

@@ -1,7 +1,8 @@
 // Saved state: each device's own versioned structure, written beside the device from its first commit.
 //
-// A structure consists of le16/le32/le64 and bytes, is standard layout with asserted size, only ever grows at its end, and
-// never gives a field a new meaning. restore() gets bytes that may be hostile: validate every field, name the bad one.
+// A structure consists of le16/le32/le64 and bytes, is standard layout with asserted size, only ever grows at its end,
+// and never gives a field a new meaning. restore() gets bytes that may be hostile: validate every field, name the bad
+// one.
 #pragma once
 
 #include <cstddef>

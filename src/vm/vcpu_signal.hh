@@ -17,12 +17,12 @@ class alignas(64) VcpuSignal {
  public:
   enum Bits : uint32_t {
     kInterrupt = 1u << 0,  // the local APIC may have a vector to deliver
-    kNmi       = 1u << 1,
-    kInit      = 1u << 2,
-    kStartup   = 1u << 3,  // SIPI; its vector is in the local APIC
-    kSmi       = 1u << 4,  // not implemented by any engine; ignored
-    kStop      = 1u << 5,  // leave Vcpu::run() at the next instruction boundary
-    kFlush     = 1u << 6,  // another vCPU asks this one to drop cached writable translations (engine-internal)
+    kNmi = 1u << 1,
+    kInit = 1u << 2,
+    kStartup = 1u << 3,  // SIPI; its vector is in the local APIC
+    kSmi = 1u << 4,      // not implemented by any engine; ignored
+    kStop = 1u << 5,     // leave Vcpu::run() at the next instruction boundary
+    kFlush = 1u << 6,    // another vCPU asks this one to drop cached writable translations (engine-internal)
   };
 
   uint32_t pending() const { return bits_.load(std::memory_order_acquire); }
@@ -32,8 +32,8 @@ class alignas(64) VcpuSignal {
   /// Clears `bits` and returns those of them that were set. The vCPU thread.
   uint32_t take(uint32_t bits) { return bits_.fetch_and(~bits, std::memory_order_acq_rel) & bits; }
 
-  /// Guest time (Clock::now_ns) at which the APIC timer fires, kNoDeadline for none. Written by the vCPU's own thread (its APIC
-  /// registers are only written there) or while the vCPU is stopped.
+  /// Guest time (Clock::now_ns) at which the APIC timer fires, kNoDeadline for none. Written by the vCPU's own thread
+  /// (its APIC registers are only written there) or while the vCPU is stopped.
   uint64_t deadline_ns() const { return deadline_ns_.load(std::memory_order_relaxed); }
   void set_deadline_ns(uint64_t deadline_ns) { deadline_ns_.store(deadline_ns, std::memory_order_relaxed); }
 

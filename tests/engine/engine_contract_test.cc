@@ -16,351 +16,357 @@
 #include "machine/engine_selftest.hh"
 #include "machine/flat_guest.hh"
 
-#define GUEST(name) extern "C" const std::byte tenon_guest_##name[];
-GUEST(ports)
-GUEST(mmio)
-GUEST(msr) GUEST(triple_fault) GUEST(count) GUEST(interrupt) GUEST(io_apic) GUEST(doorbell) GUEST(startup)
+#define GUEST(name) extern "C" const std::byte tenon_guest_##name[]
+GUEST(ports);
+GUEST(mmio);
+GUEST(msr);
+GUEST(triple_fault);
+GUEST(count);
+GUEST(interrupt);
+GUEST(io_apic);
+GUEST(doorbell);
+GUEST(startup);
 #undef GUEST
 
-    namespace tenon {
-  namespace {
+namespace tenon {
+namespace {
 
-  using testing::ElementsAre;
+using testing::ElementsAre;
 
-  constexpr size_t kGuestSize = 1024;
-  constexpr uint64_t kHandlerOffset = 0x80;
-  constexpr uint64_t kDeviceMmio = 0xd0000000;
-  constexpr uint16_t kReportPort = 0xf4;
-  constexpr uint16_t kDonePort = 0xf5;
+constexpr size_t kGuestSize = 1024;
+constexpr uint64_t kHandlerOffset = 0x80;
+constexpr uint64_t kDeviceMmio = 0xd0000000;
+constexpr uint16_t kReportPort = 0xf4;
+constexpr uint16_t kDonePort = 0xf5;
 
-  /// A machine of one to two vCPUs with scripted call-outs that it records.
-  class ScriptedIo : public EmptyCpuIo {
-   public:
-    explicit ScriptedIo(std::function<void()> stop) : stop_(std::move(stop)) {}
+/// A machine of one to two vCPUs with scripted call-outs that it records.
+class ScriptedIo : public EmptyCpuIo {
+ public:
+  explicit ScriptedIo(std::function<void()> stop) : stop_(std::move(stop)) {}
 
-    uint32_t read_port(IoPort port, unsigned size_bytes) override {
-      if (number(port) == 0x620) return next_string_byte_++;
-      return 0x01020300u + number(port) + size_bytes;
+  uint32_t read_port(IoPort port, unsigned size_bytes) override {
+    if (number(port) == 0x620) return next_string_byte_++;
+    return 0x01020300u + number(port) + size_bytes;
+  }
+  void write_port(IoPort port, unsigned size_bytes, uint32_t value) override {
+    if (number(port) == kDonePort) return stop_();
+    if (number(port) == kReportPort) {
+      reports.push_back(value);
+      if (on_report) on_report(value);
+      return;
     }
-    void write_port(IoPort port, unsigned size_bytes, uint32_t value) override {
-      if (number(port) == kDonePort) return stop_();
-      if (number(port) == kReportPort) {
-        reports.push_back(value);
-        if (on_report) on_report(value);
-        return;
-      }
-      port_writes.push_back({number(port), size_bytes, value});
-    }
-    uint64_t read_mmio(Gpa gpa, unsigned size_bytes) override {
-      const uint64_t offset = gpa.value() - kDeviceMmio;
-      uint64_t value = 0;
-      for (unsigned i = 0; i < size_bytes; ++i) value |= (offset + i + 1) << (8 * i);
-      return value;
-    }
-    void write_mmio(Gpa gpa, unsigned size_bytes, uint64_t value) override {
-      if (gpa.value() >= kDeviceMmio && gpa.value() < kDeviceMmio + 0x1000)
-        mmio_writes.push_back({gpa.value() - kDeviceMmio, size_bytes, value});
-    }
-    bool read_msr(uint32_t index, uint64_t& value) override {
-      if (!msrs.contains(index)) return false;
-      value = msrs[index];
-      return true;
-    }
-    bool write_msr(uint32_t index, uint64_t value) override {
-      if ((index & 0xffffff00u) != 0x4b564d00u) return false;
-      msrs[index] = value;
-      return true;
-    }
-    int acknowledge_interrupt() override { return vector.exchange(-1); }
-    bool interrupt_pending() override { return vector.load() >= 0; }
-    uint8_t startup_vector() override { return 5; }
+    port_writes.push_back({number(port), size_bytes, value});
+  }
+  uint64_t read_mmio(Gpa gpa, unsigned size_bytes) override {
+    const uint64_t offset = gpa.value() - kDeviceMmio;
+    uint64_t value = 0;
+    for (unsigned i = 0; i < size_bytes; ++i) value |= (offset + i + 1) << (8 * i);
+    return value;
+  }
+  void write_mmio(Gpa gpa, unsigned size_bytes, uint64_t value) override {
+    if (gpa.value() >= kDeviceMmio && gpa.value() < kDeviceMmio + 0x1000)
+      mmio_writes.push_back({gpa.value() - kDeviceMmio, size_bytes, value});
+  }
+  bool read_msr(uint32_t index, uint64_t& value) override {
+    if (!msrs.contains(index)) return false;
+    value = msrs[index];
+    return true;
+  }
+  bool write_msr(uint32_t index, uint64_t value) override {
+    if ((index & 0xffffff00u) != 0x4b564d00u) return false;
+    msrs[index] = value;
+    return true;
+  }
+  int acknowledge_interrupt() override { return vector.exchange(-1); }
+  bool interrupt_pending() override { return vector.load() >= 0; }
+  uint8_t startup_vector() override { return 5; }
 
-    struct Write {
-      uint64_t address;
-      unsigned size_bytes;
-      uint64_t value;
-      bool operator==(const Write&) const = default;
-    };
-    std::vector<Write> port_writes;
-    std::vector<Write> mmio_writes;
-    std::vector<uint32_t> reports;
-    std::map<uint32_t, uint64_t> msrs;
-    std::function<void(uint32_t)> on_report;
-    std::atomic<int> vector{-1};  // pending interrupt, for engines without in-kernel controllers
-
-   private:
-    std::function<void()> stop_;
-    uint8_t next_string_byte_ = 'a';
+  struct Write {
+    uint64_t address;
+    unsigned size_bytes;
+    uint64_t value;
+    bool operator==(const Write&) const = default;
   };
+  std::vector<Write> port_writes;
+  std::vector<Write> mmio_writes;
+  std::vector<uint32_t> reports;
+  std::map<uint32_t, uint64_t> msrs;
+  std::function<void(uint32_t)> on_report;
+  std::atomic<int> vector{-1};  // pending interrupt, for engines without in-kernel controllers
 
-  void PrintTo(const ScriptedIo::Write& write, std::ostream* out) {
-    *out << std::hex << write.address << "/" << write.size_bytes << "=" << write.value;
-  }
+ private:
+  std::function<void()> stop_;
+  uint8_t next_string_byte_ = 'a';
+};
 
-  enum class EngineKind { kInterp, kKvm };
+void PrintTo(const ScriptedIo::Write& write, std::ostream* out) {
+  *out << std::hex << write.address << "/" << write.size_bytes << "=" << write.value;
+}
 
-  std::string kind_name(const testing::TestParamInfo<EngineKind>& info) {
-    return info.param == EngineKind::kKvm ? "kvm" : "interp";
-  }
+enum class EngineKind { kInterp, kKvm };
 
-  class EngineTest : public testing::TestWithParam<EngineKind> {
-   protected:
-    void SetUp() override {
-      if (GetParam() == EngineKind::kInterp) {
-        engine_ = make_interp_engine();
-      } else {
-        Result<std::unique_ptr<Engine>> engine = make_kvm_engine();
-        if (!engine) GTEST_SKIP() << "no usable KVM here: " << engine.error().message();
-        engine_ = std::move(*engine);
-      }
-      ASSERT_TRUE(memory_.add({Gpa(0), 4 << 20}, ExtentKind::kPrivate, "test"));
-      clock_ = std::make_unique<HostClock>();
-      ASSERT_TRUE(engine_->attach(memory_, *clock_));
-      cpuid_ = *engine_->supported_cpuid();
-    }
+std::string kind_name(const testing::TestParamInfo<EngineKind>& info) {
+  return info.param == EngineKind::kKvm ? "kvm" : "interp";
+}
 
-    /// Loads `guest` and gives a vCPU ready to run it.
-    void load(const std::byte* guest) {
-      const Result<x86::CpuState> state = FlatGuest::load(memory_, {guest, kGuestSize});
-      ASSERT_TRUE(state);
-      Result<std::unique_ptr<Vcpu>> vcpu = engine_->create_vcpu({.id = VcpuId{0}, .cpuid = cpuid_, .signal = &signal_});
-      ASSERT_TRUE(vcpu) << vcpu.error().message();
-      vcpu_ = std::move(*vcpu);
-      const Result<void> set = vcpu_->set_state(*state);
-      ASSERT_TRUE(set) << set.error().message();
-      io_ = std::make_unique<ScriptedIo>([this] { vcpu_->request_stop(); });
-    }
-
-    /// Runs until the guest is done; a hang fails the test instead of blocking it.
-    Halt run() {
-      if (vcpu_ == nullptr) return {Halt::Reason::kError, "not loaded"};
-      std::atomic<bool> done = false;
-      std::thread watchdog([&] {
-        for (int i = 0; i < 1000 && !done; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        if (!done) {
-          ADD_FAILURE() << "guest hangs";
-          vcpu_->request_stop();
-        }
-      });
-      Halt halt = vcpu_->run(*io_);
-      done = true;
-      watchdog.join();
-      return halt;
-    }
-
-    void run_to_done(const std::byte* guest) {
-      load(guest);
-      if (HasFatalFailure()) return;
-      const Halt halt = run();
-      EXPECT_EQ(halt.reason, Halt::Reason::kStopped) << halt.detail;
-    }
-
-    /// A gate to the guest's handler.
-    void set_gate(uint8_t vector) {
-      ASSERT_TRUE(FlatGuest::set_gate(memory_, vector, FlatGuest::kCode + kHandlerOffset, 0));
-    }
-
-    /// Interrupts vCPU 0 as a device would.
-    void interrupt(uint8_t vector) {
-      if (InterruptSink* sink = engine_->in_kernel_interrupts(); sink != nullptr) {
-        sink->send_msi({.address = 0xfee00000, .data = vector});
-      } else {
-        io_->vector = vector;
-        signal_.raise(VcpuSignal::kInterrupt);
-      }
-    }
-
-    GuestMemory memory_;
-    std::unique_ptr<HostClock> clock_;
-    VcpuSignal signal_;
-    std::vector<CpuidEntry> cpuid_;
-    std::unique_ptr<Engine> engine_;
-    std::unique_ptr<ScriptedIo> io_;
-    std::unique_ptr<Vcpu> vcpu_;
-  };
-
-  using W = ScriptedIo::Write;
-
-  TEST_P(EngineTest, PortsOfEachSizeAndStrings) {
-    run_to_done(tenon_guest_ports);
-    EXPECT_THAT(io_->port_writes,
-                ElementsAre(W{0x11, 1, 0x12}, W{0x14, 2, 0x0315}, W{0x1c, 4, 0x0102031d}, W{0x621, 1, 'a'},
-                            W{0x621, 1, 'b'}, W{0x621, 1, 'c'}, W{0x621, 1, 'd'}, W{0x621, 1, 'e'}));
-  }
-
-  TEST_P(EngineTest, MmioOfEachSizeReadModifyWriteAndRepMovs) {
-    run_to_done(tenon_guest_mmio);
-    EXPECT_THAT(io_->mmio_writes,
-                ElementsAre(W{0x10, 1, 0x01}, W{0x12, 2, 0x0403}, W{0x14, 4, 0x08070605},
-                            W{0x18, 8, 0x100f0e0d0c0b0a09}, W{0x14, 4, 0x18171616}, W{0x20, 8, 0x100f0e0d0c0b0a09}));
-  }
-
-  TEST_P(EngineTest, MsrCallOutsAndGeneralProtection) {
-    set_gate(x86::kGeneralProtection);
-    run_to_done(tenon_guest_msr);
-    EXPECT_THAT(io_->reports, ElementsAre(0x11223344, 0x55667788, 13));
-    EXPECT_EQ(io_->msrs[0x4b564d01], 0x5566778811223344u);
-  }
-
-  TEST_P(EngineTest, TripleFaultHalts) {
-    load(tenon_guest_triple_fault);
-    EXPECT_EQ(run().reason, Halt::Reason::kTripleFault);
-  }
-
-  TEST_P(EngineTest, StopsFromAnotherThreadAndGoesOn) {
-    load(tenon_guest_count);
-    uint64_t count = 0;
-    for (int i = 0; i < 3; ++i) {
-      std::thread stopper([this] {
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        vcpu_->request_stop();
-      });
-      EXPECT_EQ(run().reason, Halt::Reason::kStopped);
-      stopper.join();
-      const uint64_t now = vcpu_->get_state().gpr[x86::kRbx];
-      EXPECT_GT(now, count);
-      count = now;
-    }
-  }
-
-  TEST_P(EngineTest, StopBeforeRunIsSticky) {
-    load(tenon_guest_count);
-    vcpu_->request_stop();
-    EXPECT_EQ(run().reason, Halt::Reason::kStopped);
-  }
-
-  TEST_P(EngineTest, StateComesBackAsSet) {
-    load(tenon_guest_count);
-    x86::CpuState state = vcpu_->get_state();
-    for (unsigned i = 0; i < 16; ++i) state.gpr[i] = 0x0101010101010101u * (i + 1);
-    state.rip = 0x12345678;
-    state.rflags = x86::kFlagsOne | x86::kCf | x86::kZf | x86::kIf;
-    state.cr2 = 0xdeadbeef000;
-    state.lstar = 0xffffffff81000000;
-    state.kernel_gs_base = 0xffff888000000000;
-    state.segments[x86::kGs].base = 0xffff888000001000;
-    state.mtrr_default_type = 0x806;
-    state.mtrr_variable[0] = 0xc0000000;
-    state.xcr0 = 7;
-    for (size_t i = 0; i < 16; ++i) state.xsave.bytes[x86::XsaveArea::kXmmOffset + i] = std::byte(0xa0 + i);
-    for (size_t i = 0; i < 16; ++i) state.xsave.bytes[x86::XsaveArea::kYmmHighOffset + i] = std::byte(0xb0 + i);
-    state.xsave.bytes[x86::XsaveArea::kHeaderOffset] = std::byte{7};  // XSTATE_BV: all three in use
-    const Result<void> set = vcpu_->set_state(state);
-    ASSERT_TRUE(set) << set.error().message();
-    const x86::CpuState back = vcpu_->get_state();
-    EXPECT_EQ(back.gpr, state.gpr);
-    EXPECT_EQ(back.rip, state.rip);
-    EXPECT_EQ(back.rflags, state.rflags);
-    EXPECT_EQ(back.cr2, state.cr2);
-    EXPECT_EQ(back.cr3, state.cr3);
-    EXPECT_EQ(back.cr4, state.cr4);
-    EXPECT_EQ(back.efer, state.efer);
-    EXPECT_EQ(back.mtrr_default_type, state.mtrr_default_type);
-    EXPECT_EQ(back.mtrr_variable[0], state.mtrr_variable[0]);
-    EXPECT_EQ(back.lstar, state.lstar);
-    EXPECT_EQ(back.kernel_gs_base, state.kernel_gs_base);
-    EXPECT_EQ(back.segments[x86::kGs].base, state.segments[x86::kGs].base);
-    EXPECT_EQ(back.segments[x86::kCs].attributes, state.segments[x86::kCs].attributes);
-    for (const size_t at : {x86::XsaveArea::kXmmOffset, x86::XsaveArea::kYmmHighOffset})
-      for (size_t i = 0; i < 16; ++i) EXPECT_EQ(back.xsave.bytes[at + i], state.xsave.bytes[at + i]) << at + i;
-  }
-
-  TEST_P(EngineTest, InterruptsWakeHlt) {
-    set_gate(0x40);
-    load(tenon_guest_interrupt);
-    io_->on_report = [&](uint32_t value) {
-      // Once while it runs, once while it sleeps.
-      if (value == 1) return interrupt(0x40);
-      if (io_->reports.size() == 2)
-        std::thread([this] {
-          std::this_thread::sleep_for(std::chrono::milliseconds(20));
-          interrupt(0x40);
-        }).detach();
-    };
-    const Halt halt = run();
-    EXPECT_EQ(halt.reason, Halt::Reason::kStopped) << halt.detail;
-    EXPECT_THAT(io_->reports, ElementsAre(1, 0x40, 0x40));
-  }
-
-  TEST_P(EngineTest, SelfTestGivesAVerdict) {
-    const Result<SelfTestReport> report = run_engine_self_test(*[&] {
-      engine_ = GetParam() == EngineKind::kInterp ? make_interp_engine() : *make_kvm_engine();
-      return engine_.get();
-    }());
-    ASSERT_TRUE(report) << report.error().message();
-    RecordProperty("last_step", self_test_step_name(report->last_step));
-    RecordProperty("failure", report->failure);
-    RecordProperty("instructions_per_second", std::to_string(report->ring0_instructions_per_second));
-    // A software KVM may fail it, with a reason; our own engine may not.
-    EXPECT_EQ(report->passed(), report->last_step == SelfTestStep::kLoopEnd);
+class EngineTest : public testing::TestWithParam<EngineKind> {
+ protected:
+  void SetUp() override {
     if (GetParam() == EngineKind::kInterp) {
-      EXPECT_TRUE(report->passed()) << report->failure;
+      engine_ = make_interp_engine();
+    } else {
+      Result<std::unique_ptr<Engine>> engine = make_kvm_engine();
+      if (!engine) GTEST_SKIP() << "no usable KVM here: " << engine.error().message();
+      engine_ = std::move(*engine);
     }
-    if (report->passed()) {
-      EXPECT_GT(report->ring0_instructions_per_second, 0);
-    }
+    ASSERT_TRUE(memory_.add({Gpa(0), 4 << 20}, ExtentKind::kPrivate, "test"));
+    clock_ = std::make_unique<HostClock>();
+    ASSERT_TRUE(engine_->attach(memory_, *clock_));
+    cpuid_ = *engine_->supported_cpuid();
   }
 
-  INSTANTIATE_TEST_SUITE_P(Engines, EngineTest, testing::Values(EngineKind::kInterp, EngineKind::kKvm), kind_name);
-
-  /// What only in-kernel chips have.
-  class KvmTest : public EngineTest {};
-
-  TEST_P(KvmTest, IrqfdReachesTheGuestThroughTheIoApic) {
-    set_gate(0x41);
-    load(tenon_guest_io_apic);
-    const Result<Eventfd> event = Eventfd::create();
-    ASSERT_TRUE(event);
-    const Result<void> added = engine_->add_interrupt_event(Gsi{5}, *event);
-    ASSERT_TRUE(added) << added.error().message();
-    io_->on_report = [&](uint32_t value) {
-      if (value == 1) event->signal();
-    };
-    EXPECT_EQ(run().reason, Halt::Reason::kStopped);
-    EXPECT_THAT(io_->reports, ElementsAre(1, 0x41));
+  /// Loads `guest` and gives a vCPU ready to run it.
+  void load(const std::byte* guest) {
+    const Result<x86::CpuState> state = FlatGuest::load(memory_, {guest, kGuestSize});
+    ASSERT_TRUE(state);
+    Result<std::unique_ptr<Vcpu>> vcpu = engine_->create_vcpu({.id = VcpuId{0}, .cpuid = cpuid_, .signal = &signal_});
+    ASSERT_TRUE(vcpu) << vcpu.error().message();
+    vcpu_ = std::move(*vcpu);
+    const Result<void> set = vcpu_->set_state(*state);
+    ASSERT_TRUE(set) << set.error().message();
+    io_ = std::make_unique<ScriptedIo>([this] { vcpu_->request_stop(); });
   }
 
-  TEST_P(KvmTest, SetGsiReachesTheGuestThroughTheIoApic) {
-    set_gate(0x41);
-    load(tenon_guest_io_apic);
-    io_->on_report = [&](uint32_t value) {
-      if (value == 1) IrqLine(*engine_->in_kernel_interrupts(), Gsi{5}).pulse();
-    };
-    EXPECT_EQ(run().reason, Halt::Reason::kStopped);
-    EXPECT_THAT(io_->reports, ElementsAre(1, 0x41));
+  /// Runs until the guest is done; a hang fails the test instead of blocking it.
+  Halt run() {
+    if (vcpu_ == nullptr) return {Halt::Reason::kError, "not loaded"};
+    std::atomic<bool> done = false;
+    std::thread watchdog([&] {
+      for (int i = 0; i < 1000 && !done; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      if (!done) {
+        ADD_FAILURE() << "guest hangs";
+        vcpu_->request_stop();
+      }
+    });
+    Halt halt = vcpu_->run(*io_);
+    done = true;
+    watchdog.join();
+    return halt;
   }
 
-  TEST_P(KvmTest, DoorbellsSignalInsteadOfCallingOut) {
-    load(tenon_guest_doorbell);
-    const Result<Eventfd> port = Eventfd::create();
-    const Result<Eventfd> mmio = Eventfd::create();
-    ASSERT_TRUE(port && mmio);
-    ASSERT_TRUE(engine_->add_doorbell(
-        {.is_port = true, .address = 0x600, .size_bytes = 2, .match_value = true, .value = 7}, *port));
-    ASSERT_TRUE(engine_->add_doorbell({.address = kDeviceMmio + 0x100, .size_bytes = 4}, *mmio));
-    EXPECT_EQ(run().reason, Halt::Reason::kStopped);
-    EXPECT_EQ(port->drain(), 1u);
-    EXPECT_EQ(mmio->drain(), 1u);
-    EXPECT_TRUE(io_->port_writes.empty());
-    EXPECT_THAT(io_->mmio_writes, ElementsAre(W{0x104, 4, 4}));
-  }
-
-  TEST_P(KvmTest, StartupIpiStartsTheSecondVcpuInRealMode) {
-    load(tenon_guest_startup);
-    Result<std::unique_ptr<Vcpu>> second = engine_->create_vcpu({.id = VcpuId{1}, .cpuid = cpuid_, .signal = &signal_});
-    ASSERT_TRUE(second) << second.error().message();
-    ScriptedIo second_io([&] { (*second)->request_stop(); });
-    Halt second_halt;
-    std::thread thread([&] { second_halt = (*second)->run(second_io); });
+  void run_to_done(const std::byte* guest) {
+    load(guest);
+    if (HasFatalFailure()) return;
     const Halt halt = run();
-    (*second)->request_stop();
-    thread.join();
     EXPECT_EQ(halt.reason, Halt::Reason::kStopped) << halt.detail;
-    EXPECT_EQ(second_halt.reason, Halt::Reason::kStopped) << second_halt.detail;
-    EXPECT_THAT(second_io.port_writes, ElementsAre(W{0x10, 1, 0x77}));
   }
 
-  INSTANTIATE_TEST_SUITE_P(Engines, KvmTest, testing::Values(EngineKind::kKvm), kind_name);
+  /// A gate to the guest's handler.
+  void set_gate(uint8_t vector) {
+    ASSERT_TRUE(FlatGuest::set_gate(memory_, vector, FlatGuest::kCode + kHandlerOffset, 0));
+  }
 
-  }  // namespace
+  /// Interrupts vCPU 0 as a device would.
+  void interrupt(uint8_t vector) {
+    if (InterruptSink* sink = engine_->in_kernel_interrupts(); sink != nullptr) {
+      sink->send_msi({.address = 0xfee00000, .data = vector});
+    } else {
+      io_->vector = vector;
+      signal_.raise(VcpuSignal::kInterrupt);
+    }
+  }
+
+  GuestMemory memory_;
+  std::unique_ptr<HostClock> clock_;
+  VcpuSignal signal_;
+  std::vector<CpuidEntry> cpuid_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ScriptedIo> io_;
+  std::unique_ptr<Vcpu> vcpu_;
+};
+
+using W = ScriptedIo::Write;
+
+TEST_P(EngineTest, PortsOfEachSizeAndStrings) {
+  run_to_done(tenon_guest_ports);
+  EXPECT_THAT(io_->port_writes,
+              ElementsAre(W{0x11, 1, 0x12}, W{0x14, 2, 0x0315}, W{0x1c, 4, 0x0102031d}, W{0x621, 1, 'a'},
+                          W{0x621, 1, 'b'}, W{0x621, 1, 'c'}, W{0x621, 1, 'd'}, W{0x621, 1, 'e'}));
+}
+
+TEST_P(EngineTest, MmioOfEachSizeReadModifyWriteAndRepMovs) {
+  run_to_done(tenon_guest_mmio);
+  EXPECT_THAT(io_->mmio_writes,
+              ElementsAre(W{0x10, 1, 0x01}, W{0x12, 2, 0x0403}, W{0x14, 4, 0x08070605}, W{0x18, 8, 0x100f0e0d0c0b0a09},
+                          W{0x14, 4, 0x18171616}, W{0x20, 8, 0x100f0e0d0c0b0a09}));
+}
+
+TEST_P(EngineTest, MsrCallOutsAndGeneralProtection) {
+  set_gate(x86::kGeneralProtection);
+  run_to_done(tenon_guest_msr);
+  EXPECT_THAT(io_->reports, ElementsAre(0x11223344, 0x55667788, 13));
+  EXPECT_EQ(io_->msrs[0x4b564d01], 0x5566778811223344u);
+}
+
+TEST_P(EngineTest, TripleFaultHalts) {
+  load(tenon_guest_triple_fault);
+  EXPECT_EQ(run().reason, Halt::Reason::kTripleFault);
+}
+
+TEST_P(EngineTest, StopsFromAnotherThreadAndGoesOn) {
+  load(tenon_guest_count);
+  uint64_t count = 0;
+  for (int i = 0; i < 3; ++i) {
+    std::thread stopper([this] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      vcpu_->request_stop();
+    });
+    EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+    stopper.join();
+    const uint64_t now = vcpu_->get_state().gpr[x86::kRbx];
+    EXPECT_GT(now, count);
+    count = now;
+  }
+}
+
+TEST_P(EngineTest, StopBeforeRunIsSticky) {
+  load(tenon_guest_count);
+  vcpu_->request_stop();
+  EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+}
+
+TEST_P(EngineTest, StateComesBackAsSet) {
+  load(tenon_guest_count);
+  x86::CpuState state = vcpu_->get_state();
+  for (unsigned i = 0; i < 16; ++i) state.gpr[i] = 0x0101010101010101u * (i + 1);
+  state.rip = 0x12345678;
+  state.rflags = x86::kFlagsOne | x86::kCf | x86::kZf | x86::kIf;
+  state.cr2 = 0xdeadbeef000;
+  state.lstar = 0xffffffff81000000;
+  state.kernel_gs_base = 0xffff888000000000;
+  state.segments[x86::kGs].base = 0xffff888000001000;
+  state.mtrr_default_type = 0x806;
+  state.mtrr_variable[0] = 0xc0000000;
+  state.xcr0 = 7;
+  for (size_t i = 0; i < 16; ++i) state.xsave.bytes[x86::XsaveArea::kXmmOffset + i] = std::byte(0xa0 + i);
+  for (size_t i = 0; i < 16; ++i) state.xsave.bytes[x86::XsaveArea::kYmmHighOffset + i] = std::byte(0xb0 + i);
+  state.xsave.bytes[x86::XsaveArea::kHeaderOffset] = std::byte{7};  // XSTATE_BV: all three in use
+  const Result<void> set = vcpu_->set_state(state);
+  ASSERT_TRUE(set) << set.error().message();
+  const x86::CpuState back = vcpu_->get_state();
+  EXPECT_EQ(back.gpr, state.gpr);
+  EXPECT_EQ(back.rip, state.rip);
+  EXPECT_EQ(back.rflags, state.rflags);
+  EXPECT_EQ(back.cr2, state.cr2);
+  EXPECT_EQ(back.cr3, state.cr3);
+  EXPECT_EQ(back.cr4, state.cr4);
+  EXPECT_EQ(back.efer, state.efer);
+  EXPECT_EQ(back.mtrr_default_type, state.mtrr_default_type);
+  EXPECT_EQ(back.mtrr_variable[0], state.mtrr_variable[0]);
+  EXPECT_EQ(back.lstar, state.lstar);
+  EXPECT_EQ(back.kernel_gs_base, state.kernel_gs_base);
+  EXPECT_EQ(back.segments[x86::kGs].base, state.segments[x86::kGs].base);
+  EXPECT_EQ(back.segments[x86::kCs].attributes, state.segments[x86::kCs].attributes);
+  for (const size_t at : {x86::XsaveArea::kXmmOffset, x86::XsaveArea::kYmmHighOffset})
+    for (size_t i = 0; i < 16; ++i) EXPECT_EQ(back.xsave.bytes[at + i], state.xsave.bytes[at + i]) << at + i;
+}
+
+TEST_P(EngineTest, InterruptsWakeHlt) {
+  set_gate(0x40);
+  load(tenon_guest_interrupt);
+  io_->on_report = [&](uint32_t value) {
+    // Once while it runs, once while it sleeps.
+    if (value == 1) return interrupt(0x40);
+    if (io_->reports.size() == 2)
+      std::thread([this] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        interrupt(0x40);
+      }).detach();
+  };
+  const Halt halt = run();
+  EXPECT_EQ(halt.reason, Halt::Reason::kStopped) << halt.detail;
+  EXPECT_THAT(io_->reports, ElementsAre(1, 0x40, 0x40));
+}
+
+TEST_P(EngineTest, SelfTestGivesAVerdict) {
+  const Result<SelfTestReport> report = run_engine_self_test(*[&] {
+    engine_ = GetParam() == EngineKind::kInterp ? make_interp_engine() : *make_kvm_engine();
+    return engine_.get();
+  }());
+  ASSERT_TRUE(report) << report.error().message();
+  RecordProperty("last_step", self_test_step_name(report->last_step));
+  RecordProperty("failure", report->failure);
+  RecordProperty("instructions_per_second", std::to_string(report->ring0_instructions_per_second));
+  // A software KVM may fail it, with a reason; our own engine may not.
+  EXPECT_EQ(report->passed(), report->last_step == SelfTestStep::kLoopEnd);
+  if (GetParam() == EngineKind::kInterp) {
+    EXPECT_TRUE(report->passed()) << report->failure;
+  }
+  if (report->passed()) {
+    EXPECT_GT(report->ring0_instructions_per_second, 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, EngineTest, testing::Values(EngineKind::kInterp, EngineKind::kKvm), kind_name);
+
+/// What only in-kernel chips have.
+class KvmTest : public EngineTest {};
+
+TEST_P(KvmTest, IrqfdReachesTheGuestThroughTheIoApic) {
+  set_gate(0x41);
+  load(tenon_guest_io_apic);
+  const Result<Eventfd> event = Eventfd::create();
+  ASSERT_TRUE(event);
+  const Result<void> added = engine_->add_interrupt_event(Gsi{5}, *event);
+  ASSERT_TRUE(added) << added.error().message();
+  io_->on_report = [&](uint32_t value) {
+    if (value == 1) event->signal();
+  };
+  EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+  EXPECT_THAT(io_->reports, ElementsAre(1, 0x41));
+}
+
+TEST_P(KvmTest, SetGsiReachesTheGuestThroughTheIoApic) {
+  set_gate(0x41);
+  load(tenon_guest_io_apic);
+  io_->on_report = [&](uint32_t value) {
+    if (value == 1) IrqLine(*engine_->in_kernel_interrupts(), Gsi{5}).pulse();
+  };
+  EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+  EXPECT_THAT(io_->reports, ElementsAre(1, 0x41));
+}
+
+TEST_P(KvmTest, DoorbellsSignalInsteadOfCallingOut) {
+  load(tenon_guest_doorbell);
+  const Result<Eventfd> port = Eventfd::create();
+  const Result<Eventfd> mmio = Eventfd::create();
+  ASSERT_TRUE(port && mmio);
+  ASSERT_TRUE(engine_->add_doorbell(
+      {.is_port = true, .address = 0x600, .size_bytes = 2, .match_value = true, .value = 7}, *port));
+  ASSERT_TRUE(engine_->add_doorbell({.address = kDeviceMmio + 0x100, .size_bytes = 4}, *mmio));
+  EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+  EXPECT_EQ(port->drain(), 1u);
+  EXPECT_EQ(mmio->drain(), 1u);
+  EXPECT_TRUE(io_->port_writes.empty());
+  EXPECT_THAT(io_->mmio_writes, ElementsAre(W{0x104, 4, 4}));
+}
+
+TEST_P(KvmTest, StartupIpiStartsTheSecondVcpuInRealMode) {
+  load(tenon_guest_startup);
+  Result<std::unique_ptr<Vcpu>> second = engine_->create_vcpu({.id = VcpuId{1}, .cpuid = cpuid_, .signal = &signal_});
+  ASSERT_TRUE(second) << second.error().message();
+  ScriptedIo second_io([&] { (*second)->request_stop(); });
+  Halt second_halt;
+  std::thread thread([&] { second_halt = (*second)->run(second_io); });
+  const Halt halt = run();
+  (*second)->request_stop();
+  thread.join();
+  EXPECT_EQ(halt.reason, Halt::Reason::kStopped) << halt.detail;
+  EXPECT_EQ(second_halt.reason, Halt::Reason::kStopped) << second_halt.detail;
+  EXPECT_THAT(second_io.port_writes, ElementsAre(W{0x10, 1, 0x77}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, KvmTest, testing::Values(EngineKind::kKvm), kind_name);
+
+}  // namespace
 }  // namespace tenon

@@ -51,7 +51,9 @@ class SmpGuest::Io final : public CpuIo {
     guest_.fail("read outside RAM at " + std::to_string(gpa.value()));
     return 0;
   }
-  void write_mmio(Gpa gpa, unsigned, uint64_t) override { guest_.fail("write outside RAM at " + std::to_string(gpa.value())); }
+  void write_mmio(Gpa gpa, unsigned, uint64_t) override {
+    guest_.fail("write outside RAM at " + std::to_string(gpa.value()));
+  }
   bool read_msr(uint32_t, uint64_t&) override { return false; }
   bool write_msr(uint32_t, uint64_t) override { return false; }
   bool hypercall(std::span<uint64_t, 16>, unsigned) override { return false; }

@@ -1,9 +1,9 @@
 // SmpGuest: some vCPUs of one engine that run one small guest together, each on its own host thread.
 //
-// The threads are bound to the host's processors in turn, so that vCPUs really run at the same time: threads that wait for each
-// other by yielding stay on one processor otherwise.
-// All start at FlatGuest::kCode in 64-bit mode, CPL 0, with RDI = number, RSI = count and a stack of their own; no chips.
-// A guest writes port 0xf5 when a vCPU is done; run() returns when all are. Port 0xf4 calls on_report on the vCPU's thread.
+// The threads are bound to the host's processors in turn, so that vCPUs really run at the same time: threads that wait
+// for each other by yielding stay on one processor otherwise. All start at FlatGuest::kCode in 64-bit mode, CPL 0, with
+// RDI = number, RSI = count and a stack of their own; no chips. A guest writes port 0xf5 when a vCPU is done; run()
+// returns when all are. Port 0xf4 calls on_report on the vCPU's thread.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -111,7 +111,8 @@ class SmpGuest {
 
 /// Tests that run with 2 and with 4 vCPUs.
 class SmpTest : public testing::TestWithParam<unsigned> {};
-#define SMP_INSTANTIATE(suite) \
-  INSTANTIATE_TEST_SUITE_P(Vcpus, suite, testing::Values(2u, 4u), [](const auto& tested) { return std::to_string(tested.param); })
+#define SMP_INSTANTIATE(suite)                                    \
+  INSTANTIATE_TEST_SUITE_P(Vcpus, suite, testing::Values(2u, 4u), \
+                           [](const auto& tested) { return std::to_string(tested.param); })
 
 }  // namespace tenon::smp

@@ -197,8 +197,8 @@ void Uart16550::write_thr(uint8_t value, Action& action) {
     thre_pending_ = true;
     return;
   }
-  // A driver that has seen THRE fills the whole FIFO without looking again (PC16550D 8.6, FIFO operation), so that much is taken beyond
-  // the size at which THRE goes. What comes after that is lost, as with a THR that was not empty.
+  // A driver that has seen THRE fills the whole FIFO without looking again (PC16550D 8.6, FIFO operation), so that much
+  // is taken beyond the size at which THRE goes. What comes after that is lost, as with a THR that was not empty.
   if (transmit_.size() < kTransmitBufferSize + kFifoSize) {
     transmit_.push_back(value);
     action.arm_timer = transmit_.size() == 1;

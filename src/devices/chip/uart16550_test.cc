@@ -105,10 +105,13 @@ TEST_F(UartTest, DriverThatFillsTheFifoAfterOneLookAtThreLosesNothing) {
 
 TEST_F(UartTest, ThreadsThatWriteAndFlushLoseNothing) {
   constexpr unsigned kThreads = 3, kBytes = 5000;
+  constexpr uint8_t kThre = 0x20;
   std::vector<std::thread> threads;
   for (unsigned t = 0; t < kThreads; ++t) {
     threads.emplace_back([this, t] {
       for (unsigned i = 0; i < kBytes; ++i) {
+        // As a driver: a byte only after THRE. Between the two the other threads write fewer than a FIFO's worth.
+        while ((uart.read(kLsr) & kThre) == 0) uart.flush();
         uart.write(kRbrThr, static_cast<uint8_t>(t));
         if (i % 64 == 0) uart.flush();
       }

@@ -11,8 +11,8 @@
 
 namespace tenon::interp {
 
-/// Before functions that touch guest RAM: the guest's own races are by design (its instructions become the host's), so the
-/// thread sanitizer is not told of these accesses. It sees everything else.
+/// Before functions that touch guest RAM: the guest's own races are by design (its instructions become the host's), so
+/// the thread sanitizer is not told of these accesses. It sees everything else.
 #ifdef __SANITIZE_THREAD__
 #define TENON_GUEST_ACCESS [[gnu::no_sanitize("thread"), gnu::noinline]]
 #else
@@ -39,7 +39,8 @@ TENON_GUEST_ACCESS inline void store_host(void* host, T value) {
 TENON_GUEST_ACCESS inline void copy_host(void* to, const void* from, size_t size_bytes) {
 #ifdef __SANITIZE_THREAD__
   // memcpy tells the sanitizer by itself.
-  for (size_t i = 0; i < size_bytes; ++i) static_cast<volatile uint8_t*>(to)[i] = static_cast<const volatile uint8_t*>(from)[i];
+  for (size_t i = 0; i < size_bytes; ++i)
+    static_cast<volatile uint8_t*>(to)[i] = static_cast<const volatile uint8_t*>(from)[i];
 #else
   std::memcpy(to, from, size_bytes);
 #endif

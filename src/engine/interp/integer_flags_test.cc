@@ -1,5 +1,5 @@
-// CLI, STI, PUSHF and POPF where privilege decides: SDM Vol. 2 "Decision Table for CLI/STI Results", POPF Table 4-16, Vol. 3
-// 21.3.
+// CLI, STI, PUSHF and POPF where privilege decides: SDM Vol. 2 "Decision Table for CLI/STI Results", POPF Table 4-16,
+// Vol. 3 21.3.
 #include "engine/interp/interp_test_support.hh"
 
 namespace tenon::interp {

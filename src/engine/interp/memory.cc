@@ -212,8 +212,8 @@ bool alignment_checked(const Cpu& cpu) {
   return cpu.cpl == 3 && (cpu.state.cr0 & x86::kCr0Am) != 0 && (cpu.system_flags & x86::kAc) != 0;
 }
 
-/// Where kTlbNever sent an access here because of #AC. Before translation: processors know the address first, so #AC wins
-/// over #PF, although SDM Vol. 3 Table 6-2 lists them the other way round.
+/// Where kTlbNever sent an access here because of #AC. Before translation: processors know the address first, so #AC
+/// wins over #PF, although SDM Vol. 3 Table 6-2 lists them the other way round.
 bool check_alignment(Cpu& cpu, uint64_t linear, unsigned size_bytes) {
   if (cpu.tlb_mode != Cpu::kTlbNever || linear % required_alignment(size_bytes) == 0) return true;
   return alignment_checked(cpu) ? cpu.raise(x86::kAlignmentCheck, 0) : true;

@@ -14,14 +14,15 @@ bool data_breakpoints_armed(const x86::CpuState& state);
 /// Whether [offset, offset + size) is inside the segment's limit; expand-down segments too (SDM Vol. 3 5.3).
 bool segment_limit_allows(const x86::Segment& segment, uint64_t offset, unsigned size_bytes);
 
-/// Checks that a load would succeed, without the load: CLFLUSH, MMIO that must not be read, operands whose parts processors
-/// touch out of order.
+/// Checks that a load would succeed, without the load: CLFLUSH, MMIO that must not be read, operands whose parts
+/// processors touch out of order.
 bool probe_load(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes);
 
 /// #AC alone, for instructions that look at the alignment of a part before anything else (FXSAVE).
 bool check_operand_alignment(Cpu& cpu, SegmentIndex segment, uint64_t offset, unsigned size_bytes);
 
-/// While it lives no access of CPL 3 raises #AC: operands of VMASKMOV, gathers and VCVTPH2PS, which processors never check.
+/// While it lives no access of CPL 3 raises #AC: operands of VMASKMOV, gathers and VCVTPH2PS, which processors never
+/// check.
 class AlignmentCheckOff {
  public:
   explicit AlignmentCheckOff(Cpu& cpu) : cpu_(cpu), kept_(cpu.cpl == 3 ? cpu.system_flags & x86::kAc : 0) {

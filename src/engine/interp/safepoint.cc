@@ -25,7 +25,8 @@ void Safepoint::enter_guest(Cpu& cpu) {
   for (;;) {
     cpu.member.in_guest.store(true, std::memory_order_seq_cst);
     if (cpu.member.answered.load(std::memory_order_relaxed) != epoch_.load(std::memory_order_seq_cst)) answer(cpu);
-    // Last: the answer may have been to a split lock that raised the epoch since, and which now takes this vCPU to stand.
+    // Last: the answer may have been to a split lock that raised the epoch since, and which now takes this vCPU to
+    // stand.
     if (!exclusive_.load(std::memory_order_seq_cst)) return;
     cpu.member.in_guest.store(false, std::memory_order_seq_cst);
     std::this_thread::yield();
@@ -85,8 +86,8 @@ void Safepoint::set_code_granules(Cpu& cpu, CodeWatch::Page& page, uint64_t mask
     // Not onto 0: the page may have been given up for data since, and write TLBs filled.
     if (page.granules.compare_exchange_weak(present, present | mask, std::memory_order_seq_cst)) break;
   }
-  // Somebody else may have set the page's first granule a moment ago and still wait for write TLBs. The request taken here may be
-  // the next one's, for a split lock: that takes whoever has answered to stand.
+  // Somebody else may have set the page's first granule a moment ago and still wait for write TLBs. The request taken
+  // here may be the next one's, for a split lock: that takes whoever has answered to stand.
   while (flushing_.load(std::memory_order_seq_cst)) {
     if (cpu.signal->take(VcpuSignal::kFlush) != 0) answer_at_boundary(cpu);
     std::this_thread::yield();

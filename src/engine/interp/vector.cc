@@ -57,9 +57,7 @@ void run_register_form(Cpu& cpu, const Step* step) {
 }
 
 /// The conversions of half floats raise no #AC (SDM Vol. 2 2.4, exception class 11).
-bool ignores_alignment(const Insn& insn) {
-  return insn.row->op == Op::kVcvtph2ps || insn.row->op == Op::kVcvtps2ph;
-}
+bool ignores_alignment(const Insn& insn) { return insn.row->op == Op::kVcvtph2ps || insn.row->op == Op::kVcvtps2ph; }
 
 bool load_plan_operand(Cpu& cpu, const Insn& insn, uint64_t offset, unsigned size_bytes) {
   const SegmentIndex segment = operand_segment(insn);

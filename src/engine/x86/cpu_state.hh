@@ -1,7 +1,7 @@
 // CpuState: the full architectural state of one vCPU, the same structure for every engine.
 //
-// Source: Intel SDM Vol. 1 chapter 3, Vol. 3 chapter 2. Engines keep working copies in whatever form is fast and convert
-// in Vcpu::get_state()/set_state(); snapshots, lockstep and tests see only this.
+// Source: Intel SDM Vol. 1 chapter 3, Vol. 3 chapter 2. Engines keep working copies in whatever form is fast and
+// convert in Vcpu::get_state()/set_state(); snapshots, lockstep and tests see only this.
 #pragma once
 
 #include <array>
@@ -10,31 +10,89 @@
 
 namespace tenon::x86 {
 
-enum GprIndex : uint8_t { kRax, kRcx, kRdx, kRbx, kRsp, kRbp, kRsi, kRdi, kR8, kR9, kR10, kR11, kR12, kR13, kR14, kR15 };
+enum GprIndex : uint8_t {
+  kRax,
+  kRcx,
+  kRdx,
+  kRbx,
+  kRsp,
+  kRbp,
+  kRsi,
+  kRdi,
+  kR8,
+  kR9,
+  kR10,
+  kR11,
+  kR12,
+  kR13,
+  kR14,
+  kR15
+};
 
 /// Segment registers in the encoding order of ModRM.reg (SDM Vol. 2 Table 2-2 and B-8).
 enum SegmentIndex : uint8_t { kEs, kCs, kSs, kDs, kFs, kGs, kSegmentCount };
 
 /// RFLAGS bits (SDM Vol. 1 3.4.3).
 enum RflagsBits : uint64_t {
-  kCf = 1u << 0, kFlagsOne = 1u << 1, kPf = 1u << 2, kAf = 1u << 4, kZf = 1u << 6, kSf = 1u << 7, kTf = 1u << 8,
-  kIf = 1u << 9, kDf = 1u << 10, kOf = 1u << 11, kIopl = 3u << 12, kNt = 1u << 14, kRf = 1u << 16, kVm = 1u << 17,
-  kAc = 1u << 18, kVif = 1u << 19, kVip = 1u << 20, kId = 1u << 21,
+  kCf = 1u << 0,
+  kFlagsOne = 1u << 1,
+  kPf = 1u << 2,
+  kAf = 1u << 4,
+  kZf = 1u << 6,
+  kSf = 1u << 7,
+  kTf = 1u << 8,
+  kIf = 1u << 9,
+  kDf = 1u << 10,
+  kOf = 1u << 11,
+  kIopl = 3u << 12,
+  kNt = 1u << 14,
+  kRf = 1u << 16,
+  kVm = 1u << 17,
+  kAc = 1u << 18,
+  kVif = 1u << 19,
+  kVip = 1u << 20,
+  kId = 1u << 21,
   kArithmeticFlags = kCf | kPf | kAf | kZf | kSf | kOf,
 };
 
 /// CR0 (SDM Vol. 3 2.5).
 enum Cr0Bits : uint64_t {
-  kCr0Pe = 1u << 0, kCr0Mp = 1u << 1, kCr0Em = 1u << 2, kCr0Ts = 1u << 3, kCr0Et = 1u << 4, kCr0Ne = 1u << 5,
-  kCr0Wp = 1u << 16, kCr0Am = 1u << 18, kCr0Nw = 1u << 29, kCr0Cd = 1u << 30, kCr0Pg = 1u << 31,
+  kCr0Pe = 1u << 0,
+  kCr0Mp = 1u << 1,
+  kCr0Em = 1u << 2,
+  kCr0Ts = 1u << 3,
+  kCr0Et = 1u << 4,
+  kCr0Ne = 1u << 5,
+  kCr0Wp = 1u << 16,
+  kCr0Am = 1u << 18,
+  kCr0Nw = 1u << 29,
+  kCr0Cd = 1u << 30,
+  kCr0Pg = 1u << 31,
 };
 
 /// CR4 (SDM Vol. 3 2.5).
 enum Cr4Bits : uint64_t {
-  kCr4Vme = 1u << 0, kCr4Pvi = 1u << 1, kCr4Tsd = 1u << 2, kCr4De = 1u << 3, kCr4Pse = 1u << 4, kCr4Pae = 1u << 5,
-  kCr4Mce = 1u << 6, kCr4Pge = 1u << 7, kCr4Pce = 1u << 8, kCr4Osfxsr = 1u << 9, kCr4Osxmmexcpt = 1u << 10,
-  kCr4Umip = 1u << 11, kCr4La57 = 1u << 12, kCr4Vmxe = 1u << 13, kCr4Smxe = 1u << 14, kCr4Fsgsbase = 1u << 16,
-  kCr4Pcide = 1u << 17, kCr4Osxsave = 1u << 18, kCr4Smep = 1u << 20, kCr4Smap = 1u << 21, kCr4Pke = 1u << 22,
+  kCr4Vme = 1u << 0,
+  kCr4Pvi = 1u << 1,
+  kCr4Tsd = 1u << 2,
+  kCr4De = 1u << 3,
+  kCr4Pse = 1u << 4,
+  kCr4Pae = 1u << 5,
+  kCr4Mce = 1u << 6,
+  kCr4Pge = 1u << 7,
+  kCr4Pce = 1u << 8,
+  kCr4Osfxsr = 1u << 9,
+  kCr4Osxmmexcpt = 1u << 10,
+  kCr4Umip = 1u << 11,
+  kCr4La57 = 1u << 12,
+  kCr4Vmxe = 1u << 13,
+  kCr4Smxe = 1u << 14,
+  kCr4Fsgsbase = 1u << 16,
+  kCr4Pcide = 1u << 17,
+  kCr4Osxsave = 1u << 18,
+  kCr4Smep = 1u << 20,
+  kCr4Smap = 1u << 21,
+  kCr4Pke = 1u << 22,
 };
 
 /// IA32_EFER (SDM Vol. 3 2.2.1).
@@ -42,9 +100,24 @@ enum EferBits : uint64_t { kEferSce = 1u << 0, kEferLme = 1u << 8, kEferLma = 1u
 
 /// Exception vectors (SDM Vol. 3 Table 6-1).
 enum Vector : uint8_t {
-  kDivideError = 0, kDebug = 1, kNmiVector = 2, kBreakpoint = 3, kOverflow = 4, kBoundRange = 5, kInvalidOpcode = 6,
-  kDeviceNotAvailable = 7, kDoubleFault = 8, kInvalidTss = 10, kSegmentNotPresent = 11, kStackFault = 12,
-  kGeneralProtection = 13, kPageFault = 14, kX87Error = 16, kAlignmentCheck = 17, kMachineCheck = 18, kSimdError = 19,
+  kDivideError = 0,
+  kDebug = 1,
+  kNmiVector = 2,
+  kBreakpoint = 3,
+  kOverflow = 4,
+  kBoundRange = 5,
+  kInvalidOpcode = 6,
+  kDeviceNotAvailable = 7,
+  kDoubleFault = 8,
+  kInvalidTss = 10,
+  kSegmentNotPresent = 11,
+  kStackFault = 12,
+  kGeneralProtection = 13,
+  kPageFault = 14,
+  kX87Error = 16,
+  kAlignmentCheck = 17,
+  kMachineCheck = 18,
+  kSimdError = 19,
 };
 
 /// A segment register with its descriptor cache. `attributes` is the descriptor's bits 40-47 in [7:0] and 52-55 in
@@ -104,10 +177,10 @@ struct alignas(64) CpuState {
   uint64_t tsc_offset = 0;  // guest TSC = Clock::now_tsc() + tsc_offset, modulo 2^64
   uint64_t tsc_adjust = 0;
   // Memory types have no effect on the software engines, but firmware and kernels read back what they wrote.
-  uint64_t mtrr_default_type = 0;              // IA32_MTRR_DEF_TYPE (SDM Vol. 3 12.11.2)
-  std::array<uint64_t, 11> mtrr_fixed{};       // FIX64K_00000, FIX16K_80000, FIX16K_A0000, FIX4K_C0000 ... F8000
-  std::array<uint64_t, 16> mtrr_variable{};    // PHYSBASE0, PHYSMASK0, PHYSBASE1, ...
-  std::array<uint64_t, 4> pdpte{};  // PAE page-directory pointers, loaded at MOV CR3 (SDM Vol. 3 4.4.1)
+  uint64_t mtrr_default_type = 0;            // IA32_MTRR_DEF_TYPE (SDM Vol. 3 12.11.2)
+  std::array<uint64_t, 11> mtrr_fixed{};     // FIX64K_00000, FIX16K_80000, FIX16K_A0000, FIX4K_C0000 ... F8000
+  std::array<uint64_t, 16> mtrr_variable{};  // PHYSBASE0, PHYSMASK0, PHYSBASE1, ...
+  std::array<uint64_t, 4> pdpte{};           // PAE page-directory pointers, loaded at MOV CR3 (SDM Vol. 3 4.4.1)
   // Events between instructions.
   Activity activity = Activity::kRunning;
   bool interrupt_shadow = false;  // the instruction after STI or MOV/POP SS
