@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <fstream>
@@ -19,7 +20,7 @@ using ::testing::HasSubstr;
 class TemporaryFile {
  public:
   TemporaryFile(const std::string& name, const synthetic::Buffer& content)
-      : path_(::testing::TempDir() + "tenon_machine_test_" + name) {
+      : path_(::testing::TempDir() + "tenon_machine_test_" + std::to_string(::getpid()) + "_" + name) {
     std::ofstream(path_, std::ios::binary)
         .write(reinterpret_cast<const char*>(content.data()), static_cast<std::streamsize>(content.size()));
   }
