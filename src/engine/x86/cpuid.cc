@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <numeric>
 
 namespace tenon::x86 {
 namespace {
@@ -249,17 +248,6 @@ Result<std::vector<CpuidEntry>> software_engine_cpuid() {
     return a.leaf != b.leaf ? a.leaf < b.leaf : a.subleaf < b.subleaf;
   });
   return table;
-}
-
-void set_cpuid_frequency(std::vector<CpuidEntry>& table, uint64_t tsc_hz, uint64_t crystal_hz) {
-  if (tsc_hz == 0 || crystal_hz == 0) return;
-  const uint64_t divisor = std::gcd(tsc_hz, crystal_hz);
-  entry_of(table, 0x15, 0).result = {.eax = static_cast<uint32_t>(crystal_hz / divisor),
-                                     .ebx = static_cast<uint32_t>(tsc_hz / divisor),
-                                     .ecx = static_cast<uint32_t>(crystal_hz),
-                                     .edx = 0};
-  const auto megahertz = static_cast<uint32_t>(tsc_hz / 1'000'000);
-  entry_of(table, 0x16, 0).result = {.eax = megahertz, .ebx = megahertz, .ecx = 100, .edx = 0};
 }
 
 const CpuidEntry* find_cpuid(std::span<const CpuidEntry> table, uint32_t leaf, uint32_t subleaf) {

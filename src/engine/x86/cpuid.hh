@@ -65,9 +65,6 @@ using FeatureSet = std::bitset<static_cast<size_t>(Feature::kCount)>;
 /// personality.
 Result<std::vector<CpuidEntry>> software_engine_cpuid();
 
-/// Fills leaves 15H and 16H: the TSC as a multiple of the crystal clock, which also drives the local APIC timer.
-void set_cpuid_frequency(std::vector<CpuidEntry>& table, uint64_t tsc_hz, uint64_t crystal_hz);
-
 /// The row for `leaf` and `subleaf`, or nullptr.
 const CpuidEntry* find_cpuid(std::span<const CpuidEntry> table, uint32_t leaf, uint32_t subleaf);
 

@@ -100,13 +100,5 @@ TEST(Cpuid, LimitsFollowFeatures) {
   EXPECT_EQ(cpu_limits({}).xcr0_valid, 1u);
 }
 
-TEST(Cpuid, FrequencyIsARatioOfTheCrystal) {
-  auto rows = table();
-  set_cpuid_frequency(rows, 2'300'000'000, 1'000'000'000);
-  const CpuidResult tsc = look_up_cpuid(rows, 0x15, 0);
-  EXPECT_EQ(uint64_t{tsc.ecx} * tsc.ebx / tsc.eax, 2'300'000'000u);
-  EXPECT_EQ(look_up_cpuid(rows, 0x16, 0).eax, 2300u);
-}
-
 }  // namespace
 }  // namespace tenon::x86
