@@ -1,0 +1,83 @@
+// Region: what is translated at once: up to 64 instructions in up to 8 basic blocks of one guest page, found by
+// following fall-through, direct jumps and both ways of conditional ones from the first instruction.
+//
+// Each block can be entered at its start from anywhere: nothing is assumed of the blocks before it. What the region is
+// good for is flag liveness, which runs over all its blocks and looks a few instructions ahead behind its direct exits
+// inside the page.
+//
+// Source: SDM Vol. 1 3.4.3.1 (status flags); "Flags Affected" of each instruction is in x86/table_*.cc.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "engine/x86/insn.hh"
+
+namespace tenon::jit {
+
+constexpr unsigned kRegionInsnsMax = 64;
+constexpr unsigned kRegionBlocksMax = 8;
+
+/// How the last instruction of a block passes control on.
+enum class BlockEnd : uint8_t {
+  kFallThrough,  // the next block starts here, or the region's limits were reached: goes on at `end_offset`
+  kJump,         // direct JMP to `taken_offset`
+  kConditional,  // Jcc to `taken_offset`, else `end_offset`; also JCXZ and LOOPcc
+  kCall,         // direct CALL to `taken_offset`, returns to `end_offset`
+  kIndirectJump,
+  kIndirectCall,  // returns to `end_offset`
+  kReturn,        // near RET
+  kStop,  // the last instruction ends translated code (kBranch or kSerializing rows that are none of the above):
+          // whoever executes it finds out where to go on
+  kUndecodable,  // nothing (more) can be decoded at `end_offset`, or the instruction there crosses the page's end: to be
+                 // interpreted
+};
+
+struct RegionInsn {
+  x86::Insn insn;
+  uint16_t offset = 0;       // from the start of the page
+  uint16_t live_before = 0;  // arithmetic flags whose value before this instruction may still be read (RFLAGS bits)
+  uint16_t live_after = 0;
+};
+
+struct RegionBlock {
+  static constexpr uint8_t kOutside = 0xff;
+  uint8_t first = 0;  // index of its first instruction
+  uint8_t count = 0;  // 0 only with kUndecodable
+  BlockEnd end = BlockEnd::kFallThrough;
+  bool loop_head = false;  // target of a backward branch inside the region
+  uint8_t next = kOutside;   // block at `end_offset`, where it is in the region
+  uint8_t taken = kOutside;  // block at the direct target
+  uint16_t start_offset = 0;
+  uint16_t end_offset = 0;     // of the byte after the last instruction
+  int64_t taken_offset = 0;    // of the direct target from the start of the page; may be in any other page
+  uint16_t live_in = 0;        // arithmetic flags live at its start
+};
+
+struct Region {
+  std::array<RegionInsn, kRegionInsnsMax> insns;
+  std::array<RegionBlock, kRegionBlocksMax> blocks;  // blocks[0] starts at the region's start
+  uint8_t insn_count = 0;
+  uint8_t block_count = 0;
+  /// Bytes of the page that were looked at, one bit for each 64-byte granule (CodeWatch): instructions and look-ahead.
+  uint64_t granules = 0;
+};
+
+struct RegionOptions {
+  bool strict_flags = false;  // all flags count as live everywhere a fault or an exit may show them
+  unsigned insns_max = kRegionInsnsMax;
+};
+
+/// Finds the region of 64-bit code that starts at `page[start_offset]`. `page` is a private copy of the guest page: what
+/// was found depends on nothing else. Never fails: where the first instruction cannot be translated there is one empty
+/// block with kUndecodable. Blocks are in the order in which they should be emitted (fall-through next to each other);
+/// instructions of a block are consecutive in `insns`.
+void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, const RegionOptions& options, Region& out);
+
+/// Arithmetic flags (kArithmeticFlags bits) that `insn` may read, and those it certainly overwrites (defined or
+/// undefined, but independent of their old value). Shifts by CL and REP compares keep flags when the count is 0: no kill.
+uint16_t flags_read(const x86::Insn& insn);
+uint16_t flags_killed(const x86::Insn& insn);
+
+}  // namespace tenon::jit
