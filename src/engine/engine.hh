@@ -93,7 +93,8 @@ struct VcpuStats {
   uint64_t mmio_accesses = 0;
   uint64_t interrupts = 0;
   uint64_t halts = 0;
-  uint64_t tlb_misses = 0;
+  uint64_t tlb_misses = 0;  // accesses that no entry of the soft TLB's tables answered
+  uint64_t tlb_walks = 0;   // of page tables, because the soft TLB knew nothing of the page
   uint64_t traces_decoded = 0;
 };
 

@@ -15,13 +15,15 @@
 // include. Threads: a Cpu belongs to its vCPU's thread; other threads reach it only through VcpuSignal and Safepoint.
 #pragma once
 
-#include <bitset>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <type_traits>
 
 #include "engine/engine.hh"
 #include "engine/interp/safepoint.hh"
+#include "engine/interp/soft_tlb.hh"
 #include "engine/x86/cpu_state.hh"
 #include "engine/x86/cpuid.hh"
 #include "engine/x86/insn.hh"
@@ -66,12 +68,6 @@ struct Fault {
   uint32_t error_code = 0;
 };
 
-/// One L1 soft-TLB line. tag = linear page | generation (12 bits), so that a flush is an increment.
-struct TlbEntry {
-  uint64_t tag = ~uint64_t{0};
-  uint64_t addend = 0;  // host address = linear + addend
-};
-
 /// What the inline path needs of a segment register: linear = base + offset is allowed without further checks where
 /// offset + size <= end. In 64-bit mode `base` is 0 but for FS and GS and the ends are 2^64 - 1; the ends are 0 where
 /// only the slow path can tell (null, expand-down, execute-only). Kept by update_mode().
@@ -89,14 +85,6 @@ struct alignas(64) VectorState {
   alignas(64) uint8_t memory[64];  // memory operand of the running instruction, copied in and out by the handler
 };
 
-/// Where the soft TLB holds pieces of pages larger than 4 KiB, so that INVLPG can drop all of them (SDM
-/// Vol. 3 4.10.4.1): one bit for each 2-MiB region, hashed. Cleared by a full flush.
-struct LargePageFilter {
-  static constexpr unsigned kBits = 4096;
-  std::bitset<kBits> regions;
-  bool has_gigabyte = false;
-};
-
 /// A page of guest code translated for fetching.
 struct Translation {
   Gpa gpa;              // of the byte asked for
@@ -105,11 +93,8 @@ struct Translation {
 
 class alignas(64) Cpu {
  public:
-  static constexpr unsigned kTlbEntries = 1024;
-  /// TLB sets by who asks: CPL 3; CPL 0-2 that may not touch user pages (CR4.SMAP and not AC); CPL 0-2 that may.
-  /// kTlbNever is never filled: every access takes the slow path, which then checks alignment (CR0.AM, AC, CPL 3) and
-  /// data breakpoints (DR7).
-  enum TlbMode : uint8_t { kTlbUser, kTlbSupervisor, kTlbSupervisorUser, kTlbNever, kTlbModes };
+  using TlbMode = interp::TlbMode;  // which tables of the soft TLB answer for Privilege::kCurrent
+  using enum interp::TlbMode;
   static constexpr unsigned kZeroRegister = 16;  // gpr[16] is always 0
   static constexpr unsigned kTraceRip = 17;      // RIP (offset in CS) of the running trace's first instruction
   static constexpr unsigned kConstant = 18;  // set by the trace builder's helper step where a displacement is too long
@@ -132,18 +117,17 @@ class alignas(64) Cpu {
   TlbMode tlb_mode;            // for Privilege::kCurrent
   uint8_t stack_address_size;  // 2, 4 or 8 (SS.B, or 8 in 64-bit mode)
   x86::CodeSize code_size;
-  bool has_fault;           // pending_fault is set; with kAttentionFault
-  uint32_t attention;       // Attention bits
-  uint64_t tlb_generation;  // low 12 bits go into tags; other bits are zero
-  TlbEntry* tlb_read;       // tlb[tlb_mode][0]
-  TlbEntry* tlb_write;      // tlb[tlb_mode][1]
-  uint64_t linear_mask;     // 2^64 - 1 in 64-bit mode, else 2^32 - 1
-  uint64_t system_flags;    // RFLAGS without the arithmetic bits: DF, IF, TF, AC, ... and the always-one bit
-  uint64_t code_base;       // CS base, 0 in 64-bit mode
-  uint64_t instructions;    // retired, counted by trace
+  bool has_fault;         // pending_fault is set; with kAttentionFault
+  uint32_t attention;     // Attention bits
+  TlbEntry* tlb_read;     // tlb.table(tlb_mode, false)
+  TlbEntry* tlb_write;    // tlb.table(tlb_mode, true)
+  uint64_t linear_mask;   // 2^64 - 1 in 64-bit mode, else 2^32 - 1
+  uint64_t system_flags;  // RFLAGS without the arithmetic bits: DF, IF, TF, AC, ... and the always-one bit
+  uint64_t code_base;     // CS base, 0 in 64-bit mode
+  uint64_t instructions;  // retired, counted by trace
   SegmentWindow window[x86::kSegmentCount];
   Fault pending_fault;
-  TlbEntry tlb[kTlbModes][2][kTlbEntries];  // [mode][Access::kRead or kWrite]
+  SoftTlb tlb;  // attach() before anything else
 
   // --- The rest of the architectural state. gpr, rip, rflags, interrupt_shadow and xsave of `state` are stale while
   // running (run loop: save_state(), load_state()); everything else is authoritative there.
@@ -164,10 +148,9 @@ class alignas(64) Cpu {
   TraceCache* traces;
   VectorThunks* thunks;  // vector_attach()
   std::span<const CpuidEntry> cpuid;
-  x86::CpuLimits limits;        // what `cpuid` allows in control registers; set by system_attach()
-  x86::PagingMode paging;       // of `state`, kept by update_mode() and flush_tlb()
-  LargePageFilter large_pages;  // memory.cc's
-  x86::FeatureSet features;     // what the trace builder lets through; set by system_attach()
+  x86::CpuLimits limits;     // what `cpuid` allows in control registers; set by system_attach()
+  x86::PagingMode paging;    // of `state`, kept by update_mode() and flush_tlb()
+  x86::FeatureSet features;  // what the trace builder lets through; set by system_attach()
   VcpuId id;
   VcpuStats counters;
   void* rmw_host;  // begin_rmw()/finish_rmw() scratch, memory.cc's
@@ -227,8 +210,18 @@ class alignas(64) Cpu {
   bool linear_address(SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access, uint64_t& linear);
   /// Translates for instruction fetch at the current CPL, sets A bits. False: #PF is pending.
   bool translate_fetch(uint64_t linear, Translation& out);
-  void flush_tlb(bool keep_global);      // CR3 load keeps global translations; calls forget_code_translations()
-  void flush_tlb_page(uint64_t linear);  // INVLPG; calls forget_code_translation()
+  // Dropping translations: each also tells whoever keeps translations of code (forget_code_translations()).
+  /// Everything; `keep_global`: what MOV to CR3 drops, everything of the current PCID but globals. Also takes a new
+  /// CR3, PCID or paging mode into account.
+  void flush_tlb(bool keep_global);
+  /// After MOV to CR3 with bit 63: the current PCID may have changed, its translations stay.
+  void switch_tlb();
+  void flush_tlb_page(uint64_t linear);                    // INVLPG
+  void flush_tlb_page_of(uint16_t pcid, uint64_t linear);  // INVPCID type 0
+  void flush_tlb_context(uint16_t pcid);                   // INVPCID type 1
+  void flush_tlb_contexts();                               // INVPCID type 3
+  /// CR0.WP changed: the tables' rights are wrong, translations are not.
+  void flush_tlb_tables();
   /// Drops every entry of the write TLBs: some page has received code (safepoint; see CodeWatch). Entries for pages
   /// whose CodeWatch granules are not 0 must never be filled into a write TLB.
   void flush_write_tlb();
@@ -311,5 +304,14 @@ class alignas(64) Cpu {
   void load_state();
   void save_state();
 };
+
+/// Where translated code finds a table, from the start of Cpu.
+constexpr size_t tlb_table_offset(TlbMode mode, bool write) {
+  return offsetof(Cpu, tlb) + SoftTlb::table_offset(mode, write);
+}
+static_assert(std::is_standard_layout_v<Cpu>, "offsetof(Cpu, ...) is part of the contract with translated code");
+static_assert(tlb_table_offset(kTlbUser, false) % 64 == 0);
+static_assert(tlb_table_offset(kTlbUser, true) == tlb_table_offset(kTlbUser, false) + sizeof(TlbEntry) * 1024);
+static_assert(tlb_table_offset(kTlbModes, false) < uint64_t{1} << 31);
 
 }  // namespace tenon::interp

@@ -1,8 +1,7 @@
 // Inline bodies of Cpu: register access, effective addresses, and the path of a memory access that hits the soft TLB.
 //
-// The tag compare of the TLB also catches an access that crosses its page: the tag is made from the last byte's page,
-// the index from the first byte's, so they never agree. Guest RAM is accessed with one host instruction of the access's
-// own size; x86 guest memory ordering is the host's.
+// The compare of a TLB look-up also catches an access that crosses its page (soft_tlb.hh). Guest RAM is accessed with
+// one host instruction of the access's own size; x86 guest memory ordering is the host's.
 #pragma once
 
 #include <type_traits>
@@ -46,14 +45,13 @@ TENON_GUEST_ACCESS inline void copy_host(void* to, const void* from, size_t size
 #endif
 }
 
-/// Whether one TLB set has [linear, linear + size), and its host address.
-[[gnu::always_inline]] inline bool tlb_hit(const TlbEntry* set, uint64_t generation, uint64_t linear,
-                                           unsigned size_bytes, void*& host) {
-  const TlbEntry& entry = set[(linear / kPageSize) % Cpu::kTlbEntries];
-  const uint64_t tag = ((linear + size_bytes - 1) & ~(kPageSize - 1)) | generation;
-  if (entry.tag != tag) [[unlikely]]
+/// Whether a table has [linear, linear + size), size 1 to 4096, and its host address.
+[[gnu::always_inline]] inline bool tlb_hit(const TlbEntry* table, uint64_t linear, unsigned size_bytes, void*& host) {
+  const TlbEntry& entry = table[SoftTlb::index_of(linear)];
+  const uint64_t in_page = linear + entry.negative_page;
+  if (in_page > kPageSize - size_bytes) [[unlikely]]
     return false;
-  host = reinterpret_cast<void*>(linear + entry.addend);
+  host = reinterpret_cast<void*>(entry.host_page + in_page);
   return true;
 }
 
@@ -63,8 +61,8 @@ TENON_GUEST_ACCESS inline void copy_host(void* to, const void* from, size_t size
   const uint64_t end = access == Access::kWrite ? window.write_end : window.read_end;
   if (offset + size_bytes > end) [[unlikely]]
     return false;
-  const TlbEntry* set = access == Access::kWrite ? cpu.tlb_write : cpu.tlb_read;
-  return tlb_hit(set, cpu.tlb_generation, (window.base + offset) & cpu.linear_mask, size_bytes, host);
+  const TlbEntry* table = access == Access::kWrite ? cpu.tlb_write : cpu.tlb_read;
+  return tlb_hit(table, (window.base + offset) & cpu.linear_mask, size_bytes, host);
 }
 
 inline void* Cpu::try_host(SegmentIndex segment, uint64_t offset, unsigned size_bytes, Access access) {
@@ -95,7 +93,7 @@ inline bool Cpu::store(SegmentIndex segment, uint64_t offset, T value) {
 template <typename T>
 inline bool Cpu::load_flat(SegmentIndex segment, uint64_t linear, T& out) {
   void* host;
-  if (!tlb_hit(tlb_read, tlb_generation, linear, sizeof(T), host)) [[unlikely]] {
+  if (!tlb_hit(tlb_read, linear, sizeof(T), host)) [[unlikely]] {
     return load_slow(segment, linear, &out, sizeof(T));
   }
   out = load_host<T>(host);
@@ -105,7 +103,7 @@ inline bool Cpu::load_flat(SegmentIndex segment, uint64_t linear, T& out) {
 template <typename T>
 inline bool Cpu::store_flat(SegmentIndex segment, uint64_t linear, T value) {
   void* host;
-  if (!tlb_hit(tlb_write, tlb_generation, linear, sizeof(T), host)) [[unlikely]] {
+  if (!tlb_hit(tlb_write, linear, sizeof(T), host)) [[unlikely]] {
     return store_slow(segment, linear, &value, sizeof(T));
   }
   store_host<T>(host, value);

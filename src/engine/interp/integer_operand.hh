@@ -105,7 +105,7 @@ template <bool flat, Access access, typename T>
       return false;
     linear = (linear + window.base) & cpu.linear_mask;
   }
-  return tlb_hit(access == Access::kWrite ? cpu.tlb_write : cpu.tlb_read, cpu.tlb_generation, linear, sizeof(T), host);
+  return tlb_hit(access == Access::kWrite ? cpu.tlb_write : cpu.tlb_read, linear, sizeof(T), host);
 }
 
 /// The slow ways of the same operand: both fault with false or nullptr.

@@ -21,7 +21,7 @@ void push_register(Cpu& cpu, const Step* step) {
   if constexpr (flat) {
     const uint64_t offset = cpu.gpr[x86::kRsp] - sizeof(T);
     void* host;
-    if (!tlb_hit(cpu.tlb_write, cpu.tlb_generation, offset, sizeof(T), host)) return push_register_slow<T>(cpu, step);
+    if (!tlb_hit(cpu.tlb_write, offset, sizeof(T), host)) return push_register_slow<T>(cpu, step);
     store_host<T>(host, cpu.reg<T>(step->insn.rm));
     cpu.gpr[x86::kRsp] = offset;
     return next(cpu, step);
@@ -57,7 +57,7 @@ void pop_register(Cpu& cpu, const Step* step) {
   if constexpr (flat) {
     const uint64_t offset = cpu.gpr[x86::kRsp];
     void* host;
-    if (!tlb_hit(cpu.tlb_read, cpu.tlb_generation, offset, sizeof(T), host)) return pop_register_slow<T>(cpu, step);
+    if (!tlb_hit(cpu.tlb_read, offset, sizeof(T), host)) return pop_register_slow<T>(cpu, step);
     const T value = load_host<T>(host);
     cpu.gpr[x86::kRsp] = offset + sizeof(T);
     cpu.set_reg<T>(step->insn.rm, value);

@@ -58,7 +58,7 @@ class InterpVcpu final : public Vcpu {
 
   struct PublishedStats {
     std::atomic<uint64_t> instructions{0}, port_accesses{0}, mmio_accesses{0}, interrupts{0}, halts{0}, tlb_misses{0},
-        traces_decoded{0};
+        tlb_walks{0}, traces_decoded{0};
   } published_;  // written by the vCPU thread now and then, read by stats()
 };
 

@@ -6,23 +6,20 @@
 // extents are MMIO.
 //
 // Source: Intel SDM Vol. 3 chapters 4 (paging), 5.3 (limits), 6.15 (#AC, #PF), 18.2 (debug registers), 4.10 (TLBs).
-// Deviation: TLB entries carry no PCID, so every CR3 load drops them, also with bit 63 set: the manual lets a processor
-// forget more. Data breakpoints match explicit accesses of instructions, not the processor's own reads of descriptors.
+// Deviation: data breakpoints match explicit accesses of instructions, not the processor's own reads of descriptors.
 #include <algorithm>
 #include <bit>
 
 #include "base/bits.hh"
 #include "engine/interp/cpu_inline.hh"
 #include "engine/interp/memory.hh"
+#include "engine/interp/soft_tlb_fill.hh"
 
 namespace tenon::interp {
 namespace {
 
 using x86::kCs;
 using x86::kSs;
-
-constexpr uint64_t kPageMask = ~(kPageSize - 1);
-constexpr uint64_t kTlbGenerationMax = 0xffe;  // 0xfff with the last page would be the tag of an empty entry
 
 // --- Resolving a linear range to at most two pieces.
 
@@ -55,55 +52,34 @@ Cpu::TlbMode tlb_set(const Cpu& cpu, Privilege privilege) {
   return cpu.paging.smap ? Cpu::kTlbSupervisor : Cpu::kTlbSupervisorUser;
 }
 
-/// Host address where that set has all of [linear, linear + size).
+/// Host address where its table has all of [linear, linear + size).
 void* tlb_host(const Cpu& cpu, Privilege privilege, Access access, uint64_t linear, unsigned size_bytes) {
-  const TlbEntry* set = cpu.tlb[tlb_set(cpu, privilege)][access == Access::kWrite ? 1 : 0];
   void* host = nullptr;
-  return tlb_hit(set, cpu.tlb_generation, linear, size_bytes, host) ? host : nullptr;
+  return tlb_hit(cpu.tlb.table(tlb_set(cpu, privilege), access == Access::kWrite), linear, size_bytes, host) ? host
+                                                                                                             : nullptr;
 }
 
-bool has_code(const Cpu& cpu, uint64_t gpa) {
-  const CodeWatch::Page* page = cpu.memory->code_watch().page(Gpa(gpa));
-  return page == nullptr || page->granules.load(std::memory_order_acquire) != 0;
-}
-
-void note_large_page(Cpu& cpu, uint64_t linear, uint64_t page_size) {
-  if (page_size == kPageSize) return;
-  if (page_size > (uint64_t{4} << 20)) cpu.large_pages.has_gigabyte = true;
-  // A 4-MiB page is two regions; each is noted when one of its own 4-KiB pieces is filled.
-  cpu.large_pages.regions.set((linear >> 21) % LargePageFilter::kBits);
-}
-
-void fill_tlb(Cpu& cpu, Cpu::TlbMode set, uint64_t linear, const x86::Translation& page, const Extent& extent,
-              std::byte* host) {
-  if (set == Cpu::kTlbNever) return;
-  const uint64_t linear_page = linear & kPageMask;
-  const uint64_t addend = reinterpret_cast<uint64_t>(host) - linear;
-  const TlbEntry entry{linear_page | cpu.tlb_generation, addend};
-  const unsigned index = (linear / kPageSize) % Cpu::kTlbEntries;
-  cpu.tlb[set][0][index] = entry;
-  note_large_page(cpu, linear, page.page_size);
-  const bool may_write = page.writable || (set != Cpu::kTlbUser && !cpu.paging.write_protect);
-  if (may_write && page.dirty && extent.kind != ExtentKind::kRom && !has_code(cpu, page.gpa & kPageMask)) {
-    cpu.tlb[set][1][index] = entry;
-  }
+/// False: #PF is pending.
+bool translate(Cpu& cpu, uint64_t linear, const x86::PageAccess& access, TlbPage& page) {
+  uint32_t error_code = 0;
+  if (translate_page(cpu, linear, access, page, error_code)) return true;
+  cpu.tlb.drop_piece(linear);  // SDM Vol. 3 4.10.4.1: page faults invalidate, too
+  cpu.state.cr2 = linear;      // SDM Vol. 3 6.15, interrupt 14
+  return cpu.raise(x86::kPageFault, error_code);
 }
 
 /// Translates one page's part of an access. False: #PF is pending.
 bool resolve_piece(Cpu& cpu, uint64_t linear, unsigned size_bytes, Access access, Privilege privilege, Piece& piece) {
   ++cpu.counters.tlb_misses;
-  x86::Translation page;
-  uint32_t error_code = 0;
-  if (!x86::walk(*cpu.memory, cpu.paging, linear, page_access(cpu, access, privilege), page, error_code)) {
-    cpu.state.cr2 = linear;  // SDM Vol. 3 6.15, interrupt 14
-    return cpu.raise(x86::kPageFault, error_code);
-  }
-  piece = Piece{.gpa = page.gpa, .host = nullptr, .size_bytes = size_bytes, .read_only = false};
-  const Extent* extent = cpu.memory->find(Gpa(page.gpa));
-  if (extent == nullptr) return true;
-  piece.host = extent->host + (page.gpa - extent->range.base.value());
-  piece.read_only = extent->kind == ExtentKind::kRom;
-  fill_tlb(cpu, tlb_set(cpu, privilege), linear, page, *extent, piece.host);
+  TlbPage page;
+  if (!translate(cpu, linear, page_access(cpu, access, privilege), page)) return false;
+  piece =
+      Piece{.gpa = page.gpa() | (linear % kPageSize), .host = nullptr, .size_bytes = size_bytes, .read_only = false};
+  if (page.backing() == 0) return true;
+  const TlbBacking& backing = cpu.tlb.backing(page);
+  piece.host = reinterpret_cast<std::byte*>(backing.host_minus_gpa + piece.gpa);
+  piece.read_only = backing.read_only;
+  cpu.tlb.enter(tlb_set(cpu, privilege), cpu.paging.write_protect, linear, page);
   return true;
 }
 
@@ -469,60 +445,68 @@ bool probe_linear_store(Cpu& cpu, uint64_t linear, unsigned size_bytes, Privileg
 
 bool Cpu::translate_fetch(uint64_t linear, Translation& out) {
   if (!x86::is_canonical(linear)) return raise(x86::kGeneralProtection, 0);
-  x86::Translation page;
-  uint32_t error_code = 0;
-  if (!x86::walk(*memory, paging, linear, page_access(*this, Access::kExecute, Privilege::kCurrent), page,
-                 error_code)) {
-    state.cr2 = linear;
-    return raise(x86::kPageFault, error_code);
-  }
-  out.gpa = Gpa(page.gpa);
-  out.global = page.global;
+  TlbPage page;
+  if (!translate(*this, linear, page_access(*this, Access::kExecute, Privilege::kCurrent), page)) return false;
+  out.gpa = Gpa(page.gpa() | (linear % kPageSize));
+  out.global = page.has(TlbPage::kGlobal);
   return true;
 }
 
-// --- Flushing (SDM Vol. 3 4.10.4).
+// --- Dropping translations (SDM Vol. 3 4.10.4).
+
+namespace {
+
+/// SDM Vol. 3 4.10.1: without CR4.PCIDE everything belongs to PCID 0.
+uint16_t current_pcid(const x86::CpuState& state) {
+  return (state.cr4 & x86::kCr4Pcide) != 0 ? static_cast<uint16_t>(state.cr3 & 0xfff) : uint16_t{0};
+}
+
+}  // namespace
 
 void Cpu::flush_tlb(bool keep_global) {
   paging = x86::paging_mode(state, limits.physical_bits, limits.gigabyte_pages);
-  // Data entries do not know whether they are global: all go.
-  ++tlb_generation;
-  if (tlb_generation > kTlbGenerationMax) {
-    tlb_generation = 0;
-    for (auto& mode : tlb) {
-      for (auto& set : mode) std::fill(std::begin(set), std::end(set), TlbEntry{});
-    }
-  }
-  large_pages.regions.reset();
-  large_pages.has_gigabyte = false;
+  if (!keep_global) tlb.drop_all();
+  tlb.change_context(current_pcid(state), false);
   forget_code_translations(keep_global);
 }
 
+void Cpu::switch_tlb() {
+  paging = x86::paging_mode(state, limits.physical_bits, limits.gigabyte_pages);
+  tlb.change_context(current_pcid(state), true);
+  forget_code_translations(true);
+}
+
 void Cpu::flush_tlb_page(uint64_t linear) {
-  if (large_pages.has_gigabyte) return flush_tlb(false);
-  const uint64_t region = linear >> 21;
-  const bool large = large_pages.regions.test(region % LargePageFilter::kBits) ||
-                     large_pages.regions.test((region ^ 1) % LargePageFilter::kBits);  // a 4-MiB page's other half
-  // In a large page all 4-KiB pieces go (4.10.4.1): both halves of the 4 MiB around it, as 32-bit paging may need.
-  const uint64_t pages = large ? 1024 : 1;
-  const uint64_t first = (large ? align_down(linear, uint64_t{4} << 20) : linear) / kPageSize;
-  for (auto& mode : tlb) {
-    for (auto& set : mode) {
-      for (uint64_t page = first; page < first + pages; ++page) {
-        TlbEntry& entry = set[page % kTlbEntries];
-        if ((entry.tag & kPageMask) == page * kPageSize) entry = TlbEntry{};
-      }
-    }
-  }
-  if (large) {
+  if (tlb.drop_page(linear, paging.kind)) {
     forget_code_translations(false);
   } else {
     forget_code_translation(linear);
   }
 }
 
-void Cpu::flush_write_tlb() {
-  for (auto& mode : tlb) std::fill(std::begin(mode[1]), std::end(mode[1]), TlbEntry{});
+void Cpu::flush_tlb_page_of(uint16_t pcid, uint64_t linear) {
+  if (tlb.drop_page_of(pcid, linear, paging.kind)) {
+    forget_code_translations(false);
+  } else {
+    forget_code_translation(linear);
+  }
 }
+
+void Cpu::flush_tlb_context(uint16_t pcid) {
+  tlb.drop_context(pcid);
+  forget_code_translations(true);
+}
+
+void Cpu::flush_tlb_contexts() {
+  tlb.drop_contexts();
+  forget_code_translations(true);
+}
+
+void Cpu::flush_tlb_tables() {
+  tlb.empty_tables();
+  forget_code_translations(false);
+}
+
+void Cpu::flush_write_tlb() { tlb.empty_write_tables(); }
 
 }  // namespace tenon::interp

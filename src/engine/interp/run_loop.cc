@@ -92,6 +92,7 @@ InterpVcpu::~InterpVcpu() {
 }
 
 Result<void> InterpVcpu::prepare() {
+  TRY(cpu_.tlb.attach(*cpu_.memory));
   system_attach(cpu_);
   TRY(vector_attach(cpu_));
   vector_attached_ = true;
@@ -123,6 +124,7 @@ void InterpVcpu::publish_counters() {
   publish(published_.interrupts, counters.interrupts);
   publish(published_.halts, counters.halts);
   publish(published_.tlb_misses, counters.tlb_misses);
+  publish(published_.tlb_walks, counters.tlb_walks);
   publish(published_.traces_decoded, counters.traces_decoded);
 }
 
@@ -133,6 +135,7 @@ VcpuStats InterpVcpu::stats() const {
           .interrupts = published_.interrupts.load(std::memory_order_relaxed),
           .halts = published_.halts.load(std::memory_order_relaxed),
           .tlb_misses = published_.tlb_misses.load(std::memory_order_relaxed),
+          .tlb_walks = published_.tlb_walks.load(std::memory_order_relaxed),
           .traces_decoded = published_.traces_decoded.load(std::memory_order_relaxed)};
 }
 

@@ -206,8 +206,8 @@ void update_window(Cpu& cpu, SegmentIndex segment) { cpu.window[segment] = make_
 
 void update_tlb_mode(Cpu& cpu) {
   cpu.tlb_mode = choose_tlb_mode(cpu);
-  cpu.tlb_read = cpu.tlb[cpu.tlb_mode][0];
-  cpu.tlb_write = cpu.tlb[cpu.tlb_mode][1];
+  cpu.tlb_read = cpu.tlb.table(cpu.tlb_mode, false);
+  cpu.tlb_write = cpu.tlb.table(cpu.tlb_mode, true);
 }
 
 void Cpu::update_mode() {

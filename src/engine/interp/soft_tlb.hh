@@ -3,7 +3,8 @@
 // Level 1 is a set of direct-mapped tables that the interpreter and translated code look into with a handful of
 // instructions; there is one for reads and one for writes for each TlbMode, so a hit needs no check of rights. Level 2
 // remembers translations themselves, tagged with the address space (PCID) they belong to, and refills level 1 without a
-// walk of the page tables. Who fills and looks up: soft_tlb_fill.hh.
+// walk of the page tables. Who translates and fills:
+// soft_tlb_fill.hh.
 //
 // Level 1 is a fixed contract with translated code (SoftTlb::table_offset()): entry = table[(linear >> 12) % 1024] by
 // the first byte of the access; it hits where `linear + entry.negative_page <= 4096 - size` (unsigned), which also
@@ -75,18 +76,30 @@ struct TlbBacking {
 };
 
 /// Where a level holds pieces of pages larger than 4 KiB, so that INVLPG can drop all of them (SDM Vol. 3 4.10.4.1).
-/// Hashed: it may name regions that hold none. A 4-MiB page is noted as two regions.
+/// Hashed: it may name regions that hold none. A 4-MiB page is two regions.
 struct LargePageFilter {
   static constexpr unsigned kRegions = 4096;   // of 2 MiB
   static constexpr unsigned kGigabytes = 512;  // of 1 GiB
   std::bitset<kRegions> regions;
   std::bitset<kGigabytes> gigabytes;
-  unsigned noted = 0;  // bits set in `regions`
+  unsigned noted = 0;  // bits set in both
 
-  void note(uint64_t linear, uint64_t page_size);
+  void note(uint64_t linear, uint64_t page_size) {
+    if (page_size <= kPageSize) return;
+    if (page_size > (uint64_t{4} << 20)) return note_bit(gigabytes, (linear >> 30) % kGigabytes);
+    note_bit(regions, (linear >> 21) % kRegions);
+    if (page_size > (uint64_t{2} << 20)) note_bit(regions, ((linear >> 21) ^ 1) % kRegions);
+  }
   void clear();
   bool has_region(uint64_t linear) const { return regions.test((linear >> 21) % kRegions); }
   bool has_gigabyte(uint64_t linear) const { return gigabytes.test((linear >> 30) % kGigabytes); }
+
+ private:
+  template <size_t size>
+  void note_bit(std::bitset<size>& bits, size_t index) {
+    noted += bits.test(index) ? 0 : 1;
+    bits.set(index);
+  }
 };
 
 class SoftTlb {
@@ -111,8 +124,9 @@ class SoftTlb {
   TlbEntry* table(TlbMode mode, bool write) { return tables_[mode][write ? 1 : 0]; }
   const TlbEntry* table(TlbMode mode, bool write) const { return tables_[mode][write ? 1 : 0]; }
   static constexpr TlbEntry empty_entry(unsigned index) {
-    // Page 1 has an odd index and page 0 an even one.
-    return TlbEntry{.negative_page = (index & 1) != 0 ? 0 : uint64_t{0} - kPageSize, .host_page = 0};
+    // The page half a table away, so that not even an access that starts just before it looks here.
+    const uint64_t page = index ^ (kEntries / 2);
+    return TlbEntry{.negative_page = uint64_t{0} - page * kPageSize, .host_page = 0};
   }
   /// Takes `page`, the translation of `linear` that `mode` may read, into the mode's read table and, where it may be
   /// written without anybody's notice, into its write table. `write_protect` is CR0.WP. False: it is MMIO.
@@ -142,10 +156,12 @@ class SoftTlb {
   /// Everything (INVPCID type 2, MOV to CR4 that changes PGE).
   void drop_all();
   /// INVLPG: the page of `linear` in the current context, also as a global one. True: it may have lain in a page of
-  /// more than 4 KiB, and all of that went, too.
-  bool drop_page(uint64_t linear, bool four_megabytes);
+  /// more than 4 KiB, and all of that went, too. `paging` says how large such a page is.
+  bool drop_page(uint64_t linear, x86::PagingKind paging);
   /// INVPCID type 0: the same in the context of `pcid`, which globals do not belong to.
-  void drop_page_of(uint16_t pcid, uint64_t linear);
+  bool drop_page_of(uint16_t pcid, uint64_t linear, x86::PagingKind paging);
+  /// #PF: the 4 KiB at `linear` alone.
+  void drop_piece(uint64_t linear);
 
  private:
   /// Which entries of one level-1 table are in use. A bit of `words` is set where a word of the bitmap is not 0.
@@ -183,13 +199,14 @@ class SoftTlb {
   }
 
   void make_all_empty();
+  void empty_used(unsigned mode, unsigned write);
   void empty_local();
-  void empty_table(unsigned mode, unsigned write, const Bitmap& which);
-  void empty_range(uint64_t linear, uint64_t size_bytes);
+  void empty_range(uint64_t first, uint64_t size_bytes);
   void set_entry(unsigned mode, unsigned write, unsigned index, const TlbEntry& entry, bool local);
   uint64_t new_context();
-  void drop_lines(uint64_t linear, uint64_t size_bytes, uint64_t context_tag, bool globals);
-  uint64_t large_size(uint64_t linear, bool four_megabytes) const;
+  void start_contexts_over();
+  void drop_lines(uint64_t first, uint64_t size_bytes, uint64_t context, bool globals);
+  uint64_t dropped_size(uint64_t linear, x86::PagingKind paging, bool globals) const;
   unsigned backing_of(uint64_t gpa) const;
 
   alignas(64) TlbEntry tables_[kTlbModes][2][kEntries];  // [mode][0 = read, 1 = write]
@@ -200,7 +217,7 @@ class SoftTlb {
   uint64_t last_context_ = 1;
   uint64_t first_context_ = 1;  // contexts with lower numbers are dropped
   uint16_t pcid_ = 0;
-  uint8_t next_way_ = 0;
+  uint8_t next_way_ = 0;  // of level 2, to be replaced
   LargePageFilter local_large_;
   LargePageFilter global_large_;
   std::vector<TlbBacking> backings_;  // [0] is MMIO

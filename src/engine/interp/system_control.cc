@@ -44,20 +44,29 @@ bool write_cr0(Cpu& cpu, uint64_t value) {
   const bool long_mode = (cr0 & x86::kCr0Pg) != 0 && (state.efer & x86::kEferLme) != 0;
   state.efer = long_mode ? state.efer | x86::kEferLma : state.efer & ~uint64_t{x86::kEferLma};
   cpu.update_mode();
-  if ((changed & (x86::kCr0Pg | x86::kCr0Wp | x86::kCr0Pe)) != 0) cpu.flush_tlb(false);
+  if ((changed & (x86::kCr0Pg | x86::kCr0Pe)) != 0) {
+    cpu.flush_tlb(false);
+  } else if ((changed & x86::kCr0Wp) != 0) {
+    cpu.flush_tlb_tables();
+  }
   return true;
 }
 
 bool write_cr3(Cpu& cpu, uint64_t value) {
   x86::CpuState& state = cpu.state;
   const bool pcide = (state.cr4 & x86::kCr4Pcide) != 0;
+  // Bit 63 keeps the translations of the new PCID (SDM Vol. 3 4.10.4.1); it is not stored.
   constexpr uint64_t kNoFlush = uint64_t{1} << 63;
-  // Bit 63 only asks to keep translations of the new PCID (SDM Vol. 3 4.10.4.1); it is not stored.
+  const bool keep = pcide && (value & kNoFlush) != 0;
   if (pcide) value &= ~kNoFlush;
   if (value >> cpu.limits.physical_bits != 0) return raise_gp0(cpu);
   if (uses_pdptes(state, state.cr0, state.cr4) && !reload_pdptes(cpu, value)) return false;
   state.cr3 = value;
-  cpu.flush_tlb(true);
+  if (keep) {
+    cpu.switch_tlb();
+  } else {
+    cpu.flush_tlb(true);
+  }
   return true;
 }
 
@@ -72,10 +81,11 @@ bool write_cr4(Cpu& cpu, uint64_t value) {
   constexpr uint64_t kReloads = x86::kCr4Pae | x86::kCr4Pge | x86::kCr4Pse | x86::kCr4Smep;  // SDM Vol. 3 4.4.1
   if (uses_pdptes(state, state.cr0, value) && (changed & kReloads) != 0 && !reload_pdptes(cpu, state.cr3)) return false;
   state.cr4 = value;
-  constexpr uint64_t kTranslation =
-      x86::kCr4Pae | x86::kCr4Pge | x86::kCr4Pse | x86::kCr4Smep | x86::kCr4Smap | x86::kCr4Pcide;
+  // SDM Vol. 3 4.10.4.1, and PSE, whose change the manual leaves to software. Setting PCIDE drops nothing: what there
+  // is belongs to PCID 0. SMAP needs nothing: it selects other tables.
+  constexpr uint64_t kTranslation = x86::kCr4Pae | x86::kCr4Pge | x86::kCr4Pse | x86::kCr4Smep;
   cpu.update_mode();
-  if ((changed & kTranslation) != 0) cpu.flush_tlb(false);
+  if ((changed & kTranslation) != 0 || (changed & ~value & x86::kCr4Pcide) != 0) cpu.flush_tlb(false);
   return true;
 }
 
@@ -217,11 +227,12 @@ bool invpcid(Cpu& cpu, const Step* step) {
   const bool names_pcid = type == kAddress || type == kContext;
   if (names_pcid && descriptor[0] != 0 && (cpu.state.cr4 & x86::kCr4Pcide) == 0) return raise_gp0(cpu);
   if (type == kAddress && !x86::is_canonical(descriptor[1])) return raise_gp0(cpu);
-  // Only the current PCID has translations here; flushing it for any PCID is allowed.
-  if (type == kAddress) {
-    cpu.flush_tlb_page(descriptor[1]);
-  } else {
-    cpu.flush_tlb(type != kAllWithGlobals);
+  const auto pcid = static_cast<uint16_t>(descriptor[0]);
+  switch (type) {
+    case kAddress: cpu.flush_tlb_page_of(pcid, descriptor[1]); break;
+    case kContext: cpu.flush_tlb_context(pcid); break;
+    case kAllWithGlobals: cpu.flush_tlb(false); break;
+    default: cpu.flush_tlb_contexts(); break;
   }
   return true;
 }

@@ -31,9 +31,7 @@ struct Entry {
 struct Walk {
   std::array<Entry, 4> used{};
   unsigned count = 0;
-  bool writable = true;
-  bool user = true;
-  bool no_execute = false;
+  PageRights rights;
 };
 
 uint64_t read_entry(const GuestMemory& memory, uint64_t gpa, unsigned size_bytes) {
@@ -64,18 +62,6 @@ bool update_entry(GuestMemory& memory, const Entry& entry, uint64_t bits, unsign
   }
   if (same) memory.code_watch().note_write(Gpa(entry.gpa), size_bytes);
   return same;
-}
-
-/// Access rights of a finished walk (SDM Vol. 3 4.6.1).
-bool permitted(const PagingMode& mode, const Walk& walk, PageAccess access) {
-  if (access.user) {
-    if (!walk.user) return false;
-    if (access.fetch) return !walk.no_execute;
-    return !access.write || walk.writable;
-  }
-  if (access.fetch) return !walk.no_execute && !(walk.user && mode.smep);
-  if (walk.user && mode.smap && !access.user_pages_ok) return false;
-  return !access.write || walk.writable || !mode.write_protect;
 }
 
 /// SDM Vol. 3 4.7: I/D is reported only where fetches can be told from reads.
@@ -139,7 +125,7 @@ bool mark_used(GuestMemory& memory, const Walk& walk, bool write, unsigned entry
 
 Step finish(GuestMemory& memory, const PagingMode& mode, const Walk& walk, const Level& level, uint64_t linear,
             PageAccess access, Translation& out, uint32_t& error_code) {
-  if (!permitted(mode, walk, access)) {
+  if (!permits(mode, walk.rights, access)) {
     error_code = access_bits(mode, access) | kPfPresent;
     return Step::kFault;
   }
@@ -148,9 +134,7 @@ Step finish(GuestMemory& memory, const PagingMode& mode, const Walk& walk, const
   const uint64_t leaf = walk.used[walk.count - 1].value;
   out.page_size = uint64_t{1} << level.shift;
   out.gpa = leaf_base(mode, level, leaf) | (linear & (out.page_size - 1));
-  out.writable = walk.writable;
-  out.user = walk.user;
-  out.no_execute = walk.no_execute;
+  out.rights = walk.rights;
   out.global = mode.global_pages && (leaf & kGlobal) != 0;
   out.dirty = access.write || (leaf & kDirty) != 0;
   return Step::kDone;
@@ -189,9 +173,10 @@ Step walk_once(GuestMemory& memory, const PagingMode& mode, uint64_t linear, Pag
       error_code = access_bits(mode, access) | kPfPresent | kPfReserved;
       return Step::kFault;
     }
-    walk.writable = walk.writable && (entry.value & kWritable) != 0;
-    walk.user = walk.user && (entry.value & kUser) != 0;
-    walk.no_execute = walk.no_execute || (mode.no_execute && (entry.value & kNoExecute) != 0);
+    PageRights& rights = walk.rights;
+    rights.writable = rights.writable && (entry.value & kWritable) != 0;
+    rights.user = rights.user && (entry.value & kUser) != 0;
+    rights.no_execute = rights.no_execute || (mode.no_execute && (entry.value & kNoExecute) != 0);
     if (leaf) return finish(memory, mode, walk, level, linear, access, out, error_code);
     table = entry.value & (narrow ? mask_from(31, 12) : mask_from(51, 12));
   }

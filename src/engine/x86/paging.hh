@@ -6,6 +6,9 @@
 // starts again. An entry that is not in RAM reads as all-ones, like any unclaimed address; entries in ROM keep their A
 // and D bits.
 //
+// Translated code refills its TLB through this walker with guest vectors in the host's registers: paging.cc is compiled
+// for general registers only and calls nothing that is not.
+//
 // Source: Intel SDM Vol. 3 chapter 4 (revision 080 and later: "Paging").
 // Not implemented: 5-level paging, protection keys, shadow stacks, HLAT. Memory types (PAT, PCD, PWT) have no effect.
 #pragma once
@@ -55,15 +58,32 @@ struct PageAccess {
   bool user_pages_ok = true;  // supervisor data access to user pages passes CR4.SMAP: explicit, with EFLAGS.AC set
 };
 
+/// What all levels of a translation leave together.
+struct PageRights {
+  bool writable = true;  // R/W, before CR0.WP
+  bool user = true;      // U/S
+  bool no_execute = false;
+};
+
 struct Translation {
   uint64_t gpa = 0;                // of the very address asked for
   uint64_t page_size = kPageSize;  // of the mapping: 4K, 2M, 4M, 1G
-  bool writable = true;            // R/W of all levels, before CR0.WP
-  bool user = true;                // U/S of all levels
-  bool no_execute = false;         // XD of any level
+  PageRights rights;
   bool global = false;
   bool dirty = true;  // the leaf's D after this walk
 };
+
+/// Whether `rights` allow `access` (SDM Vol. 3 4.6.1).
+constexpr bool permits(const PagingMode& mode, PageRights rights, PageAccess access) {
+  if (access.user) {
+    if (!rights.user) return false;
+    if (access.fetch) return !rights.no_execute;
+    return !access.write || rights.writable;
+  }
+  if (access.fetch) return !rights.no_execute && !(rights.user && mode.smep);
+  if (rights.user && mode.smap && !access.user_pages_ok) return false;
+  return !access.write || rights.writable || !mode.write_protect;
+}
 
 /// Walks for one access to `linear` (canonical; bits 63:32 clear outside IA-32e mode). On success the A bits of the
 /// entries used are set, D too for a write. Otherwise `error_code` is #PF's and no entry has changed.

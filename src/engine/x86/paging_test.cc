@@ -148,7 +148,7 @@ TEST_F(PagingTest, LargePagesOfFourLevelPaging) {
   EXPECT_EQ(fault_of(0x3fffffff, {}), -1);
   EXPECT_EQ(out_.gpa, 0x7fffffffu);
   EXPECT_EQ(out_.page_size, 1u << 30);
-  EXPECT_FALSE(out_.user);
+  EXPECT_FALSE(out_.rights.user);
   EXPECT_FALSE(out_.dirty);
   mode_.gigabyte_pages = false;
   EXPECT_EQ(fault_of(0, {}), int64_t{kPfPresent | kPfReserved});

@@ -1,0 +1,120 @@
+#include "engine/interp/soft_tlb_fill.hh"
+
+#include "engine/interp/cpu.hh"
+
+namespace tenon::interp {
+
+// --- Level 2.
+
+bool SoftTlb::find(uint64_t linear, TlbPage& page) const {
+  const uint64_t wanted = page_tag(linear);
+  const uint64_t local = wanted | (context_ & kContextMask);
+  const uint64_t global = wanted | (global_context_ & kContextMask);
+  for (const Line& line : level2_->lines[set_of(linear)]) {
+    if (line.tag != local && line.tag != global) continue;
+    page.word = line.word;
+    return true;
+  }
+  return false;
+}
+
+unsigned SoftTlb::backing_of(uint64_t gpa) const {
+  for (size_t i = 1; i < backings_.size(); ++i) {
+    if (gpa - backings_[i].first < backings_[i].size_bytes) return static_cast<unsigned>(i);
+  }
+  return 0;
+}
+
+TlbPage SoftTlb::insert(uint64_t linear, const x86::Translation& translation) {
+  const uint64_t gpa = translation.gpa & TlbPage::kGpaMask;
+  uint64_t word = gpa | uint64_t{backing_of(gpa)} << TlbPage::kBackingShift;
+  if (translation.rights.writable) word |= TlbPage::kWritable;
+  if (translation.rights.user) word |= TlbPage::kUser;
+  if (translation.rights.no_execute) word |= TlbPage::kNoExecute;
+  if (translation.dirty) word |= TlbPage::kDirty;
+  if (translation.global) word |= TlbPage::kGlobal;
+  (translation.global ? global_large_ : local_large_).note(linear, translation.page_size);
+  const uint64_t wanted = page_tag(linear);
+  const uint64_t local = wanted | (context_ & kContextMask);
+  const uint64_t global = wanted | (global_context_ & kContextMask);
+  Line(&set)[kWays] = level2_->lines[set_of(linear)];
+  // In place of what is known of the page, so that it is never there twice; else where nothing is.
+  Line* place = nullptr;
+  for (Line& line : set) {
+    if (line.tag == local || line.tag == global) {
+      place = &line;
+      break;
+    }
+    if (line.tag == 0) place = &line;
+  }
+  if (place == nullptr) place = &set[next_way_++ % kWays];
+  *place = Line{.tag = translation.global ? global : local, .word = word};
+  return TlbPage{word};
+}
+
+// --- Level 1.
+
+void SoftTlb::set_entry(unsigned mode, unsigned write, unsigned index, const TlbEntry& entry, bool local) {
+  tables_[mode][write][index] = entry;
+  Use& use = use_[mode][write];
+  use.used.set(index);
+  if (local) {
+    use.local.set(index);
+  } else {
+    use.local.clear(index);
+  }
+}
+
+bool SoftTlb::enter(TlbMode mode, bool write_protect, uint64_t linear, TlbPage page) {
+  if (page.backing() == 0 || mode == kTlbNever) return false;
+  const TlbBacking& backing = backings_[page.backing()];
+  const uint64_t gpa = page.gpa();
+  const TlbEntry entry{.negative_page = 0 - (linear & ~(kPageSize - 1)), .host_page = backing.host_minus_gpa + gpa};
+  const unsigned index = index_of(linear);
+  const bool local = !page.has(TlbPage::kGlobal);
+  set_entry(mode, 0, index, entry, local);
+  const bool allowed = page.has(TlbPage::kWritable) || (mode != kTlbUser && !write_protect);
+  if (!allowed || !page.has(TlbPage::kDirty) || backing.read_only) return true;
+  const CodeWatch::Page& code = backing.code_pages[(gpa - backing.first) / kPageSize];
+  if (code.granules.load(std::memory_order_acquire) == 0) set_entry(mode, 1, index, entry, local);
+  return true;
+}
+
+// --- Both.
+
+bool translate_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& page, uint32_t& error_code) {
+  if (cpu.tlb.find(linear, page)) [[likely]] {
+    const x86::PageRights rights{.writable = page.has(TlbPage::kWritable),
+                                 .user = page.has(TlbPage::kUser),
+                                 .no_execute = page.has(TlbPage::kNoExecute)};
+    // What an entry forbids is asked of the tables again: they may have changed (SDM Vol. 3 4.10.4.3). So is a write to
+    // a clean page, for D.
+    const bool enough = x86::permits(cpu.paging, rights, access) && (!access.write || page.has(TlbPage::kDirty));
+    if (enough) [[likely]]
+      return true;
+  }
+  ++cpu.counters.tlb_walks;
+  x86::Translation translation;
+  if (!x86::walk(*cpu.memory, cpu.paging, linear, access, translation, error_code)) return false;
+  page = cpu.tlb.insert(linear, translation);
+  return true;
+}
+
+}  // namespace tenon::interp
+
+bool tenon_tlb_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint32_t access) {
+  using namespace tenon;
+  using namespace tenon::interp;
+  const TlbMode mode = cpu->tlb_mode;
+  if (mode == kTlbNever || !x86::is_canonical(linear)) return false;
+  ++cpu->counters.tlb_misses;
+  // The mode stands for CPL, CR4.SMAP and EFLAGS.AC as update_mode() saw them.
+  const x86::PageAccess who{
+      .write = access != 0, .fetch = false, .user = mode == kTlbUser, .user_pages_ok = mode != kTlbSupervisor};
+  TlbPage page;
+  uint32_t error_code = 0;
+  if (!translate_page(*cpu, linear, who, page, error_code)) return false;
+  if (!cpu->tlb.enter(mode, cpu->paging.write_protect, linear, page)) return false;
+  const TlbEntry& entry = cpu->tlb.table(mode, access != 0)[SoftTlb::index_of(linear)];
+  return linear + entry.negative_page < kPageSize;
+}
