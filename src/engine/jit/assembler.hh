@@ -4,15 +4,20 @@
 // HostInsn, mostly from the guest's own Insn with other registers, and encode()s it: one routine for the legacy, 0F,
 // 0F38, 0F3A and VEX maps, so that what the JIT can emit is a table (x86/table_*.cc) and not code.
 //
-// The buffer is the writable view of code memory; the addresses that RIP-relative operands and branches need are those
-// of the executable view. Nothing is emitted past the end of the buffer: `overflowed` is set and the caller starts over
-// with more room.
+// The buffer is the writable view of code memory; the addresses that branches need are those of the executable view.
+// Nothing is emitted past the end of the buffer: where less than kRoomBytes are left `overflowed` is set, nothing more is
+// emitted or bound, and the caller starts over with more room.
+//
+// Each instruction gets its shortest encoding: disp8 or none, no SIB where none is needed, two-byte VEX, imm8.
+//
+// Not implemented: RIP-relative operands, address-size prefix, EVEX.
 //
 // Source: Intel SDM Vol. 2 chapter 2 (encoding), chapters 3 to 5 (opcodes).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 
 #include "engine/x86/insn.hh"
@@ -27,7 +32,8 @@ enum HostGpr : HostRegister { kHostRax, kHostRcx, kHostRdx, kHostRbx, kHostRsp, 
                               kHostR9, kHostR10, kHostR11, kHostR12, kHostR13, kHostR14, kHostR15 };
 
 /// ModRM.rm of a host instruction: a register, or memory at [base + index << scale + displacement], optionally in GS.
-/// No base and no index: the displacement is the whole address (GS-relative state).
+/// No base and no index: the displacement is the whole address (GS-relative state). Of gathers the index is an XMM/YMM
+/// register, of any number.
 struct HostOperand {
   bool is_register = true;
   bool gs = false;
@@ -71,12 +77,15 @@ struct HostInsn {
   HostRegister reg = 0;          // ModRM.reg: register or opcode extension
   HostRegister vvvv = 0;         // VEX
   HostOperand rm{};
-  uint8_t immediate_bytes = 0;   // 0, 1, 2, 4 or 8, after everything else
+  uint8_t immediate_bytes = 0;   // 0 to 8, after everything else
   int64_t immediate = 0;
 
   /// `insn` as the guest encoded it, with the guest's register numbers: the caller then changes reg, rm and vvvv. Its
   /// memory operand, segment and address-size prefixes are not taken over (rm is register 0 then); branches are not for
-  /// this. LOCK, the mandatory prefixes, VEX fields and the immediate are kept.
+  /// this. LOCK, the mandatory prefixes, VEX fields and the immediate are kept; F2 and F3 only where they select the
+  /// instruction or repeat it. MOV with a memory offset (A0 to A3) becomes MOV with a ModRM operand. A register that is
+  /// fixed or an opcode extension is in reg and rm as it was encoded, without REX bits: change only what row->operands
+  /// names. `insn` must be decoded 64-bit code.
   static HostInsn from(const x86::Insn& insn);
 
   /// Whether AH, CH, DH or BH is an operand: then no REX prefix may be needed (register numbers >= 8, W, `rex`).
@@ -93,6 +102,9 @@ enum Condition : uint8_t { kOverflow, kNoOverflow, kBelow, kAboveOrEqual, kEqual
 
 class Assembler {
  public:
+  /// An instruction is emitted only where this much room is left: more than any has, so that fields are written whole.
+  static constexpr size_t kRoomBytes = 32;
+
   /// `executable`: the address that code at buffer[0] will run at.
   Assembler(std::span<std::byte> buffer, uint64_t executable) : buffer_(buffer), executable_(executable) {}
 
@@ -104,6 +116,7 @@ class Assembler {
 
   void encode(const HostInsn& insn);
   void bytes(std::span<const uint8_t> raw);
+  void nops(size_t count);  // `count` bytes of padding, in as few instructions as possible
 
   // --- Named instructions; `w` = 64-bit operands, else 32-bit.
   void mov(HostRegister to, const HostOperand& from, bool w = true);        // load or register move
@@ -154,10 +167,11 @@ class Assembler {
   void bind_short(Fixup fixup);
 
  private:
-  void byte(unsigned value);
-  void word32(uint32_t value);
-  void word64(uint64_t value);
-  void modrm(unsigned reg, const HostOperand& rm);
+  uint8_t* begin(size_t room_bytes = kRoomBytes);
+  void end(const uint8_t* out) { at_ = static_cast<size_t>(reinterpret_cast<const std::byte*>(out) - buffer_.data()); }
+  void one_byte(uint8_t opcode);
+  Fixup forward(std::initializer_list<uint8_t> opcode, unsigned displacement_bytes);
+  void branch(uint8_t short_opcode, std::initializer_list<uint8_t> near_opcode, uint64_t target);
 
   std::span<std::byte> buffer_;
   uint64_t executable_;

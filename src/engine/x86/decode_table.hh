@@ -3,7 +3,7 @@
 // A table is a list of MapEntry in opcode order. Several entries may share an opcode; the first whose Select, mode,
 // mod, W and L conditions hold is the instruction (so a line for F3 stands before the line for "any prefix"). The
 // conditions are packed into mask and value over one 13-bit key, and make_table() adds, at compile time, an index by
-// opcode and for long groups by ModRM.reg. Private to decode.cc and the table_*.cc files.
+// opcode and for long groups by ModRM.reg. For decode.cc, the table_*.cc files and the JIT's re-encoder (entry_of).
 //
 // Source: Intel SDM Vol. 2 Appendix A; column names as there: NP, 66, F3, F2, /reg.
 #pragma once
@@ -11,6 +11,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "engine/x86/cpu_state.hh"
 #include "engine/x86/insn.hh"
@@ -239,6 +240,13 @@ struct MapEntry {
     value = select.value;
   }
 };
+
+/// The entry that `row` is part of. `row` must come from a table, as every Insn::row that decode() has set.
+inline const MapEntry& entry_of(const OpcodeRow& row) {
+  static_assert(std::is_standard_layout_v<MapEntry> && offsetof(MapEntry, row) == 0);
+  // SAFETY: an object of standard layout and its first member are pointer-interconvertible.
+  return *reinterpret_cast<const MapEntry*>(&row);
+}
 
 /// Where the entries of one opcode are: [first, end), searched from first + group start where there is a group index.
 struct MapSlot {
