@@ -59,7 +59,7 @@ enum Opcode { kLoad, kAdd, kXor, kShift, kStore, kDecrement, kJumpIfNot, kHalt }
 
 // Runs `program` on `memory` from a counter of `rounds`: about nine dispatches a round.
 __attribute__((noinline)) static uint64_t interpret(const uint8_t* program, uint64_t* memory, uint64_t rounds) {
-  static const void* const labels[] = {&&load, &&add, &&xor, &&shift, &&store, &&decrement, &&jump_if_not, &&halt};
+  static const void* const labels[] = {&&load, &&add, &&mix, &&shift, &&store, &&decrement, &&jump_if_not, &&halt};
   uint64_t accumulator = 1;
   const uint8_t* at = program;
 #define DISPATCH() goto* labels[*at++]
@@ -70,7 +70,7 @@ load:
 add:
   accumulator += *at++;
   DISPATCH();
-xor:
+mix:
   accumulator ^= memory[*at++];
   DISPATCH();
 shift:
@@ -91,8 +91,8 @@ halt:
 }
 
 static uint64_t run_interpreter(uint64_t count) {
-  static const uint8_t program[] = {kLoad, 0, kAdd, 7, kXor, 1, kShift, kStore, 0, kAdd, 3, kStore, 1,
-                                    kDecrement, kJumpIfNot, 0, kHalt};
+  static const uint8_t program[] = {kLoad, 0, kAdd,   7, kXor,       1,          kShift, kStore, 0,
+                                    kAdd,  3, kStore, 1, kDecrement, kJumpIfNot, 0,      kHalt};
   uint64_t memory[2] = {1, 2}, sum = 0;
   while (count--) sum += interpret(program, memory, 1000);
   return sum;

@@ -6,12 +6,11 @@
 
 #include "micro.h"
 
-// ---- double precision: the planets of a solar system, one step of 5 bodies --------------------------------------------
+// ---- double precision: the planets of a solar system, one step of 5 bodies
+// --------------------------------------------
 
 enum { kBodies = 5 };
-static struct Body {
-  double position[3], velocity[3], mass;
-} bodies[kBodies];
+static struct Body { double position[3], velocity[3], mass; } bodies[kBodies];
 
 static void set_up_nbody(void) {
   for (int i = 0; i < kBodies; ++i) {
@@ -47,7 +46,8 @@ static uint64_t run_nbody(uint64_t count) {
   return (uint64_t)(int64_t)(bodies[0].position[0] * 1e6);
 }
 
-// ---- x87: one multiplication and one addition an operation -------------------------------------------------------------
+// ---- x87: one multiplication and one addition an operation
+// -------------------------------------------------------------
 
 static uint64_t run_x87(uint64_t count) {
   long double a = 1.5L, b = 0.75L;
@@ -101,7 +101,8 @@ __attribute__((target("avx2,fma"))) static uint64_t run_avx2(uint64_t count) {
   return (uint64_t)(int64_t)_mm256_cvtss_f32(sum);
 }
 
-// ---- the C library's memory functions --------------------------------------------------------------------------------
+// ---- the C library's memory functions
+// --------------------------------------------------------------------------------
 
 enum { kCopied = 1 << 20, kStringLength = 64 };
 static char *from, *to;

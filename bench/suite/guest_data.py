@@ -24,7 +24,7 @@ def numbers(scale):
 
     return {
         "@SH_ROUNDS@": sized(50_000), "@PYTHON_ROUNDS@": sized(2), "@SPAWNS@": sized(200), "@ROWS@": sized(SQL_ROWS, 100),
-        "@MICRO_MS@": sized(workloads.MICRO_MILLISECONDS, 2),
+        "@MICRO_MS@": sized(workloads.MICRO_MILLISECONDS, 20),
     }
 
 

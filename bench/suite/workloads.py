@@ -12,6 +12,7 @@ CLASSES = {
     "fp-simd-crypto": "floating point, SIMD, crypto",
     "boot": "boot",
 }
+RUNNING_ORDER = ("kernel", "fp-simd-crypto", "integer", "micro")
 
 
 @dataclasses.dataclass(frozen=True)
