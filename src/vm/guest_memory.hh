@@ -19,6 +19,7 @@
 #include "base/fd.hh"
 #include "base/result.hh"
 #include "vm/address.hh"
+#include "vm/code_changes.hh"
 
 namespace tenon {
 
@@ -42,7 +43,7 @@ struct Extent {
 /// version.
 class CodeWatch {
  public:
-  static constexpr uint64_t kGranuleSize = 64;  // 64 granules a page, one bit each
+  static constexpr uint64_t kGranuleSize = CodeChanges::kGranuleSize;  // 64 granules a page, one bit each
 
   struct Page {
     std::atomic<uint64_t> granules;  // bit n: code was decoded from bytes [64n, 64n + 64) of the page
@@ -53,8 +54,10 @@ class CodeWatch {
   Page* page(Gpa gpa) const;
 
   /// Records a write of [gpa, gpa + size_bytes), which has been made. Returns true where it hit decoded code (the
-  /// versions have grown).
-  bool note_write(Gpa gpa, uint64_t size_bytes) const;
+  /// versions have grown, and all vCPUs with translated code but `writer` are told).
+  bool note_write(Gpa gpa, uint64_t size_bytes, CodeChanges::Listener* writer = nullptr) const;
+
+  CodeChanges& changes() const { return changes_; }
 
  private:
   friend class GuestMemory;
@@ -63,6 +66,7 @@ class CodeWatch {
     Mapping pages;  // Page[range.size_bytes / kPageSize], lazily populated by the host
   };
   std::vector<Table> tables_;  // sorted by range.base, one an extent
+  mutable CodeChanges changes_;
 };
 
 /// A bounds-checked window on guest RAM that lies in one extent; volatile underneath, so only copies leave it.

@@ -37,7 +37,7 @@ CodeWatch::Page* CodeWatch::page(Gpa gpa) const {
   return reinterpret_cast<Page*>(table->pages.data()) + index;
 }
 
-bool CodeWatch::note_write(Gpa gpa, uint64_t size_bytes) const {
+bool CodeWatch::note_write(Gpa gpa, uint64_t size_bytes, CodeChanges::Listener* writer) const {
   if (size_bytes == 0) return false;
   // The write must be visible before the granules are looked at: an engine sets its bit, fences, and then decodes.
   full_fence();
@@ -52,6 +52,7 @@ bool CodeWatch::note_write(Gpa gpa, uint64_t size_bytes) const {
       const uint64_t mask = granule_mask(offset, offset + count - 1);
       if ((entry->granules.load(std::memory_order_acquire) & mask) != 0) {
         entry->version.fetch_add(1, std::memory_order_acq_rel);
+        changes_.note(Gpa(address), count, writer);
         hit = true;
       }
     }

@@ -37,6 +37,14 @@ class alignas(64) VcpuSignal {
   uint64_t deadline_ns() const { return deadline_ns_.load(std::memory_order_relaxed); }
   void set_deadline_ns(uint64_t deadline_ns) { deadline_ns_.store(deadline_ns, std::memory_order_relaxed); }
 
+  /// A word of the engine's own that raise() sets to 1 beside the bits, for translated code, which looks at one word only.
+  /// nullptr: none; on return nobody touches the earlier one any more. The vCPU thread, at its creation and end.
+  ///
+  /// No bit is overlooked: raise() sets bits first and the word second; the vCPU clears the word (sequentially
+  /// consistent exchange) before it takes bits. So where it has cleared a 1, it takes the bits behind that 1, and a 1
+  /// that comes later makes it look again.
+  void set_poke(std::atomic<uint32_t>* poke);
+
   /// Sleeps until a bit of `mask` is pending or the deadline has passed. The vCPU thread only.
   void wait(uint32_t mask, const Clock& clock);
 
@@ -44,6 +52,8 @@ class alignas(64) VcpuSignal {
   std::atomic<uint32_t> bits_{0};
   std::atomic<uint32_t> sleeping_{0};
   std::atomic<uint64_t> deadline_ns_{kNoDeadline};
+  std::atomic<std::atomic<uint32_t>*> poke_{nullptr};
+  std::atomic<uint32_t> poking_{0};  // threads that may hold poke_
 };
 
 }  // namespace tenon

@@ -1,6 +1,6 @@
 // Accelerator: what the run loop of an interpreted vCPU may let run in its place, and the part of Cpu that translated
-// code works on. The JIT engine is an InterpVcpu with an Accelerator: events, interrupts, single-stepping and every rare
-// instruction stay where they are, and translated code is entered between two instructions and left between two.
+// code works on. The JIT engine is an InterpVcpu with an Accelerator: events, interrupts, single-stepping and every
+// rare instruction stay where they are, and translated code is entered between two instructions and left between two.
 //
 // Threads: all calls are made on the vCPU's thread, except where TranslatedState says so.
 #pragma once
@@ -29,8 +29,8 @@ class Accelerator {
   virtual void forget_code_translation(uint64_t linear) = 0;
   /// CPL, CS, paging or what gates vector instructions changed.
   virtual void code_context_changed(Cpu& cpu) = 0;
-  /// Bytes under a set CodeWatch granule were written, or the page's granules were given up (size = whole page): by this
-  /// vCPU just now, or by somebody else some time before the last poke.
+  /// Bytes under a set CodeWatch granule were written, or the page's granules were given up (size = whole page): by
+  /// this vCPU just now, or by somebody else some time before the last poke.
   virtual void code_changed(Gpa gpa, uint64_t size_bytes) = 0;
   /// More was changed elsewhere than could be listed: compare the versions of all pages.
   virtual void any_code_changed() = 0;
@@ -38,12 +38,12 @@ class Accelerator {
 
 /// One line of the indirect-branch cache: negative_target + guest RIP = 0 means `host` is where to go.
 struct IndirectEntry {
-  uint64_t negative_target = uint64_t{1} << 63;  // empty: matches no canonical address, and `host` is the miss stub
-  uint64_t host = 0;
+  uint64_t negative_target;  // empty: 2^63, which matches no canonical address, and `host` is the miss stub
+  uint64_t host;
 };
 
-/// The fields of Cpu that translated code and its entry and exit stubs use beside gpr, flags and the soft TLB. GS base is
-/// the address of Cpu while translated code runs.
+/// The fields of Cpu that translated code and its entry and exit stubs use beside gpr, flags and the soft TLB. GS base
+/// is the address of Cpu while translated code runs.
 struct alignas(64) TranslatedState {
   static constexpr unsigned kIndirectEntries = 4096;
   static constexpr unsigned kCodePages = 1024;
@@ -54,15 +54,15 @@ struct alignas(64) TranslatedState {
   uint8_t vector_live = 0;  // XMM/YMM and MXCSR of the guest are in the host's registers, not in VectorState
   uint8_t x87_live = 0;     // x87/MMX registers and control words likewise
   uint8_t reserved[2] = {};
-  uint64_t exit_code = 0;        // jit/runtime.hh's ExitCode, set by exit stubs
-  uint64_t exit_argument = 0;    // depends on it
-  uint64_t engine_stack = 0;     // RSP of the C++ code that entered
-  uint64_t return_stack = 0;     // RSP to go on with: the shadow return stack
-  uint64_t return_stack_top = 0; // empty
-  uint64_t scratch[8] = {};      // spill slots of templates
-  uint64_t index_mask = 0;       // PEXT masks: index bits of the soft TLB (21:12)
-  uint64_t page_number_mask = 0; // all bits above the page offset
-  uint64_t indirect_mask = 0;    // bits of a RIP that index `indirect`
+  uint64_t exit_code = 0;                // jit/runtime.hh's ExitCode, set by exit stubs
+  uint64_t exit_argument = 0;            // depends on it
+  uint64_t engine_stack = 0;             // RSP of the C++ code that entered
+  uint64_t return_stack = 0;             // RSP to go on with: the shadow return stack
+  uint64_t return_stack_top = 0;         // empty
+  uint64_t scratch[8] = {};              // spill slots of templates
+  uint64_t index_mask = 0;               // PEXT masks: index bits of the soft TLB (21:12)
+  uint64_t page_number_mask = 0;         // all bits above the page offset
+  uint64_t indirect_mask = 0;            // bits of a RIP that index `indirect`
   uint64_t stack_negative_page[2] = {};  // one-entry TLB for the stack, by CPL 3 or not: as TlbEntry::negative_page,
   uint64_t stack_addend[2] = {};         // host address - linear address; the page is writable
   uint64_t group_addend[8] = {};         // host - linear of pages checked once for several accesses
@@ -71,6 +71,7 @@ struct alignas(64) TranslatedState {
   uint32_t poll_exits = 0;
   /// By privilege (0: CPL 0-2, 1: CPL 3): which mapping each page of code has now; see jit/code_cache.hh.
   std::array<std::array<uint32_t, kCodePages>, 2> code_pages{};
+  /// By privilege. All zero, which is no valid state, until the owner of the translated code makes the entries empty.
   std::array<std::array<IndirectEntry, kIndirectEntries>, 2> indirect{};
 };
 

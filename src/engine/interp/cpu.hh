@@ -22,6 +22,7 @@
 #include <type_traits>
 
 #include "engine/engine.hh"
+#include "engine/interp/accelerator.hh"
 #include "engine/interp/safepoint.hh"
 #include "engine/interp/soft_tlb.hh"
 #include "engine/x86/cpu_state.hh"
@@ -127,6 +128,7 @@ class alignas(64) Cpu {
   uint64_t instructions;  // retired, counted by trace
   SegmentWindow window[x86::kSegmentCount];
   Fault pending_fault;
+  TranslatedState translated;
   SoftTlb tlb;  // attach() before anything else
 
   // --- The rest of the architectural state. gpr, rip, rflags, interrupt_shadow and xsave of `state` are stale while
@@ -146,7 +148,9 @@ class alignas(64) Cpu {
   Safepoint* safepoint;  // of the VM
   Safepoint::Member member;
   TraceCache* traces;
-  VectorThunks* thunks;  // vector_attach()
+  Accelerator* accelerator;               // InterpVcpu::set_accelerator(); nullptr: none
+  CodeChanges::Listener change_listener;  // where there is one
+  VectorThunks* thunks;                   // vector_attach()
   std::span<const CpuidEntry> cpuid;
   x86::CpuLimits limits;     // what `cpuid` allows in control registers; set by system_attach()
   x86::PagingMode paging;    // of `state`, kept by update_mode() and flush_tlb()
@@ -241,6 +245,10 @@ class alignas(64) Cpu {
   /// before it may be used after it. Not nested.
   void enter_exclusive();
   void leave_exclusive();
+
+  /// For the accelerator, in the state in which its run() is called: interprets the one instruction at `rip`. What it
+  /// leaves behind is as ever in `attention` (also its fault, with kAttentionFault).
+  void interpret_one();
 
   // --- Registers.
   uint64_t rflags() const;  // assembled

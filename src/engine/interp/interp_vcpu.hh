@@ -3,7 +3,8 @@
 // Order at an instruction boundary (SDM Vol. 3 Table 6-2): the fault of the last instruction, debug traps, INIT, NMI,
 // interrupts, instruction breakpoints, then the fetch. Interrupts wait out shadows (STI, MOV SS: 6.8.3).
 // TF, RF, an armed DR7 and shadows make the loop run single-instruction traces; everything else runs whole traces and
-// looks for events between them, at most 32 instructions late.
+// looks for events between them, at most 32 instructions late. Where there is an Accelerator it runs translated code in
+// place of traces and comes back when TranslatedState::poke tells it to, which every cause of a look here sets.
 #pragma once
 
 #include <atomic>
@@ -20,6 +21,9 @@ class InterpVcpu final : public Vcpu {
   ~InterpVcpu() override;
   /// After construction, once: features and vector thunks; state after RESET.
   Result<void> prepare();
+  /// Lets `accelerator` run in place of traces from now on, or nothing again (nullptr; before `accelerator` dies). The
+  /// vCPU's thread, while run() is not running.
+  void set_accelerator(Accelerator* accelerator);
 
   Halt run(CpuIo& io) override;
   void request_stop() override;
@@ -35,6 +39,7 @@ class InterpVcpu final : public Vcpu {
 
   void loop();
   bool service();
+  void take_code_changes();
   void deliver_pending();
   void take_signals();
   void check_timer();
@@ -45,7 +50,6 @@ class InterpVcpu final : public Vcpu {
   void take_startup();
   void step();
   uint32_t instruction_breakpoints() const;
-  void execute(Trace& trace);
   void publish_counters();
 
   Cpu cpu_{};

@@ -34,7 +34,18 @@ bool swallows_step(const Trace& trace) {
   }
 }
 
+void execute(Cpu& cpu, Trace& trace) {
+  cpu.gpr[Cpu::kTraceRip] = cpu.rip;
+  cpu.instructions += trace.instructions;
+  cpu.traces->running = &trace;
+  trace.steps()[0].handler(cpu, trace.steps());
+}
+
 }  // namespace
+
+void Cpu::interpret_one() {
+  if (Trace* trace = traces->find_single(*this)) execute(*this, *trace);
+}
 
 // --- State of a Cpu as a whole.
 
@@ -87,6 +98,7 @@ InterpVcpu::InterpVcpu(const VcpuConfig& config, GuestMemory& memory, Clock& clo
 }
 
 InterpVcpu::~InterpVcpu() {
+  set_accelerator(nullptr);
   cpu_.safepoint->leave(cpu_.member);
   if (vector_attached_) vector_detach(cpu_);
 }
@@ -99,6 +111,19 @@ Result<void> InterpVcpu::prepare() {
   cpu_.state.reset(number(cpu_.id) == 0);
   cpu_.load_state();
   return {};
+}
+
+void InterpVcpu::set_accelerator(Accelerator* accelerator) {
+  CodeChanges& changes = cpu_.memory->code_watch().changes();
+  if (cpu_.accelerator != nullptr) {
+    cpu_.signal->set_poke(nullptr);
+    changes.remove(cpu_.change_listener);
+  }
+  cpu_.accelerator = accelerator;
+  if (accelerator == nullptr) return;
+  changes.add(cpu_.change_listener, cpu_.translated.poke);
+  cpu_.signal->set_poke(&cpu_.translated.poke);
+  accelerator->code_context_changed(cpu_);
 }
 
 void InterpVcpu::request_stop() { cpu_.signal->raise(VcpuSignal::kStop); }
@@ -152,17 +177,11 @@ Halt InterpVcpu::run(CpuIo& io) {
   return halt_;
 }
 
-void InterpVcpu::execute(Trace& trace) {
-  cpu_.gpr[Cpu::kTraceRip] = cpu_.rip;
-  cpu_.instructions += trace.instructions;
-  traces_.running = &trace;
-  trace.steps()[0].handler(cpu_, trace.steps());
-}
-
 void InterpVcpu::loop() {
   const VcpuSignal& signal = *cpu_.signal;
   for (;;) {
-    if ((cpu_.attention | signal.pending()) != 0 || --poll_ == 0) [[unlikely]] {
+    const uint32_t poke = cpu_.translated.poke.load(std::memory_order_relaxed);
+    if ((cpu_.attention | signal.pending() | poke) != 0 || --poll_ == 0) [[unlikely]] {
       if (!service()) return;
       if ((cpu_.attention & Cpu::kAttentionStep) != 0) {
         step();
@@ -170,18 +189,25 @@ void InterpVcpu::loop() {
       }
       if (cpu_.attention != 0) continue;
     }
+    if (cpu_.accelerator != nullptr) {
+      traces_.running = nullptr;
+      if (cpu_.accelerator->run(cpu_)) continue;
+    }
     Trace* trace = traces_.find_hot(cpu_);
     if (trace == nullptr) [[unlikely]] {
       trace = traces_.find(cpu_);
       if (trace == nullptr) continue;  // the fetch has faulted
     }
-    execute(*trace);
+    execute(cpu_, *trace);
   }
 }
 
 /// Everything between two instructions. False: leave run() with halt_.
 bool InterpVcpu::service() {
-  if (poll_ == 0 || --poll_ == 0) check_timer();
+  // Before anything is looked at: what comes after this sets it again (VcpuSignal::set_poke(), CodeChanges).
+  const bool poked = cpu_.translated.poke.load(std::memory_order_relaxed) != 0 &&
+                     cpu_.translated.poke.exchange(0, std::memory_order_seq_cst) != 0;
+  if (poked || poll_ == 0 || --poll_ == 0) check_timer();
   cpu_.attention &= ~uint32_t{Cpu::kAttentionEvents};
   traces_.running = nullptr;
   deliver_pending();
@@ -199,7 +225,17 @@ bool InterpVcpu::service() {
     return false;
   }
   take_interrupts();
+  take_code_changes();
   return true;
+}
+
+/// Last before guest code: what was written before an interrupt was sent is known when its handler runs.
+void InterpVcpu::take_code_changes() {
+  const CodeChanges& changes = cpu_.memory->code_watch().changes();
+  if (cpu_.accelerator == nullptr || !changes.has_news(cpu_.change_listener)) return;
+  changes.read(
+      cpu_.change_listener, [&](Gpa gpa, uint64_t size_bytes) { cpu_.accelerator->code_changed(gpa, size_bytes); },
+      [&] { cpu_.accelerator->any_code_changed(); });
 }
 
 /// What the last instruction left behind: its fault, or the debug traps after it.
@@ -318,7 +354,7 @@ void InterpVcpu::step() {
   const bool trap = (cpu_.system_flags & x86::kTf) != 0;
   cpu_.shadow = Cpu::Shadow::kNone;
   cpu_.system_flags &= ~uint64_t{x86::kRf};  // by the successful completion; a fault pushes 1 (SDM Vol. 3 18.3.1.1)
-  execute(*trace);
+  execute(cpu_, *trace);
   if (cpu_.has_fault) return;
   if (trap && !swallows_step(*trace)) cpu_.debug_hits |= kDr6SingleStep;
   if (cpu_.debug_hits != 0 || cpu_.interrupt_hint || nmi_pending_) cpu_.attention |= Cpu::kAttentionEvents;

@@ -344,11 +344,16 @@ void TraceCache::context_changed(const Cpu& cpu) {
   update_stamps();
 }
 
-void TraceCache::code_written(const Cpu& cpu, Gpa gpa, uint64_t size_bytes) {
+void TraceCache::code_written(Cpu& cpu, Gpa gpa, uint64_t size_bytes) {
   const CodeWatch& watch_table = cpu.memory->code_watch();
-  watch_table.note_write(gpa, size_bytes);
+  const bool hit = watch_table.note_write(gpa, size_bytes, &cpu.change_listener);
+  if (hit && cpu.accelerator != nullptr) cpu.accelerator->code_changed(gpa, size_bytes);
   CodeWatch::Page* page = watch_table.page(gpa);
-  if (page != nullptr && page->granules.load(std::memory_order_relaxed) != 0) note_data_store(*page);
+  if (page != nullptr && page->granules.load(std::memory_order_relaxed) != 0 && note_data_store(*page)) {
+    const Gpa start(gpa.value() - gpa.page_offset());
+    watch_table.changes().note(start, kPageSize, &cpu.change_listener);
+    if (cpu.accelerator != nullptr) cpu.accelerator->code_changed(start, kPageSize);
+  }
   if (running == nullptr || running->poisoned) return;
   const bool stale = running->page->version.load(std::memory_order_relaxed) != running->version ||
                      (running->second_page != nullptr &&
@@ -359,25 +364,33 @@ void TraceCache::code_written(const Cpu& cpu, Gpa gpa, uint64_t size_bytes) {
 }
 
 /// A page that is stored to again and again holds data now (or code is being written there): without granules stores to
-/// it get their TLB entries back. Code in it is looked at anew when it next runs.
-void TraceCache::note_data_store(CodeWatch::Page& page) {
+/// it get their TLB entries back. Code in it is looked at anew when it next runs. True: it was given up just now.
+bool TraceCache::note_data_store(CodeWatch::Page& page) {
   auto& [counted, stores] = data_stores_[(reinterpret_cast<uintptr_t>(&page) / sizeof page) % data_stores_.size()];
   if (counted != &page) {
     counted = &page;
     stores = 0;
   }
-  if (++stores < kStoresToData) return;
+  if (++stores < kStoresToData) return false;
   stores = 0;
   page.granules.store(0, std::memory_order_seq_cst);
   page.version.fetch_add(1, std::memory_order_seq_cst);
+  return true;
 }
 
 // --- Cpu's side.
 
-void Cpu::forget_code_translations(bool keep_global) { traces->forget_translations(keep_global); }
-void Cpu::forget_code_translation(uint64_t linear) { traces->forget_translation(linear); }
+void Cpu::forget_code_translations(bool keep_global) {
+  traces->forget_translations(keep_global);
+  if (accelerator != nullptr) accelerator->forget_code_translations(keep_global);
+}
+void Cpu::forget_code_translation(uint64_t linear) {
+  traces->forget_translation(linear);
+  if (accelerator != nullptr) accelerator->forget_code_translation(linear);
+}
 void Cpu::code_context_changed() {
   traces->context_changed(*this);
+  if (accelerator != nullptr) accelerator->code_context_changed(*this);
   if ((state.dr7 & 0xff) != 0) attention |= kAttentionStep;
 }
 void Cpu::code_written(Gpa gpa, uint64_t size_bytes) { traces->code_written(*this, gpa, size_bytes); }

@@ -83,7 +83,7 @@ class TraceCache {
   void forget_translations(bool keep_global);
   void forget_translation(uint64_t linear);
   void context_changed(const Cpu& cpu);
-  void code_written(const Cpu& cpu, Gpa gpa, uint64_t size_bytes);
+  void code_written(Cpu& cpu, Gpa gpa, uint64_t size_bytes);
 
  private:
   static constexpr unsigned kFrontEntries = 1u << 14;
@@ -133,7 +133,7 @@ class TraceCache {
   uint64_t watch(Cpu& cpu, CodeWatch::Page& page, uint64_t gpa, uint64_t size_bytes);
   CodeWatch::Page* page_of(const Cpu& cpu, uint64_t gpa);
   void* allocate(size_t size_bytes);
-  void note_data_store(CodeWatch::Page& page);
+  bool note_data_store(CodeWatch::Page& page);
   void new_generation(unsigned half);
   void update_stamps();
 
