@@ -388,6 +388,7 @@ void RunSession::print_stats() const {
                                                 {"interrupts", vcpu.interrupts},
                                                 {"halts", vcpu.halts},
                                                 {"tlb_misses", vcpu.tlb_misses},
+                                                {"tlb_walks", vcpu.tlb_walks},
                                                 {"traces_decoded", vcpu.traces_decoded}});
   }
 }
