@@ -1,11 +1,13 @@
 """What the workloads run on: Tenon, QEMU's TCG in two CPU models, and the host itself; and how one run goes."""
 import dataclasses
+import json
 import os
 import pathlib
 import re
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 
 from suite.terminal import BenchError, say
@@ -25,6 +27,7 @@ class Outcome:
     checks: dict = dataclasses.field(default_factory=dict)  # name: checksum of what the program wrote
     failures: dict = dataclasses.field(default_factory=dict)  # name: why
     information: dict = dataclasses.field(default_factory=dict)
+    events: list = dataclasses.field(default_factory=list)  # Tenon's own, of `--json`
     is_complete: bool = False
     step: str = "boot"
 
@@ -49,13 +52,28 @@ class Outcome:
             self.is_complete = True
         return True
 
+    def take_errors(self, lines):
+        """What the machine's own program said on stderr; returns what is no event of Tenon's."""
+        rest = []
+        for line in lines:
+            try:
+                self.events.append(json.loads(line))
+            except ValueError:
+                rest.append(line)
+        for event in self.events:
+            if event.get("event") == "start":
+                self.information["engine"] = event["engine"]
+            elif event.get("event") == "error":
+                rest += [event.get("message", ""), *event.get("console", [])]
+        return rest
+
 
 class Tenon:
     name = "tenon"
 
     def __init__(self, program, engine, stats):
         self.program = pathlib.Path(program)
-        self.options = ["--engine", engine] + (["--stats"] if stats else [])
+        self.options = ["--json", "--engine", engine] + (["--stats"] if stats else [])
         if not os.access(self.program, os.X_OK):
             raise BenchError(f"{program} is missing: run `make build`, or give --tenon PATH")
 
@@ -65,6 +83,9 @@ class Tenon:
 
     def boot_command(self, kernel, initrd, cpus):
         return [*self.command(kernel, initrd, cpus), "--append", "tenon.standalone"]
+
+    def version(self):
+        return subprocess.run([self.program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Qemu:
@@ -123,7 +144,8 @@ def run(machine, command, verbose=False):
     """One run from start to end. Whatever goes wrong inside is a failure of the step it happened in."""
     outcome = Outcome()
     start = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     last_lines = []
     try:
         for line in lines_of(process):
@@ -141,10 +163,17 @@ def run(machine, command, verbose=False):
             process.kill()
             process.wait()
         process.stdout.close()
+    outcome.information["seconds"] = f"{time.monotonic() - start:.1f}"
+    with errors:
+        errors.seek(0)
+        said = outcome.take_errors(errors.read().splitlines())
     for name, why in outcome.failures.items():
         say(f"{machine.name}: {name}: {why}")
-    if not outcome.is_complete:
-        for line in last_lines:
+    if verbose or not outcome.is_complete:
+        for line in [*last_lines, *said]:
             say(f"{machine.name}: | {line}")
-    outcome.information["seconds"] = f"{time.monotonic() - start:.1f}"
+    for event in outcome.events:
+        if event.get("event") == "stats":
+            counters = " ".join(f"{name}={value}" for name, value in event.items() if name not in ("event", "subject"))
+            say(f"{machine.name}: {event['subject']}: {counters}")
     return outcome

@@ -23,6 +23,7 @@ class Figures:
         self.checks = {}  # workload: {checksum: {machine, ...}}
         self.failures = {}  # (cpus, workload, machine): why
         self.information = {}  # machine: {name: text}
+        self.events = []  # what Tenon said of itself in each run, with --stats its counters
 
     def add(self, cpus, name, machine, values, unit):
         self.runs.setdefault((cpus, name, machine), []).append(values)
@@ -36,6 +37,8 @@ class Figures:
         for name, why in outcome.failures.items():
             self.failures[cpus, name, machine] = why
         self.information.setdefault(machine, outcome.information)
+        if outcome.events:
+            self.events.append({"cpus": cpus, "machine": machine, "events": outcome.events})
 
     def median(self, cpus, name, machine):
         """The median over the runs of each run's median, or nothing."""
