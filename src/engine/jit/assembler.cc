@@ -16,17 +16,23 @@ using x86::OpcodeMap;
 constexpr bool fits_int8(int64_t value) { return value == static_cast<int8_t>(value); }
 constexpr bool fits_int32(int64_t value) { return value == static_cast<int32_t>(value); }
 
-template <typename T>
-uint8_t* put(uint8_t* out, T value) {
-  std::memcpy(out, &value, sizeof value);
-  return out + sizeof value;
-}
+/// The bytes of one instruction. They are counted from its start, so that the chain of these counts does not begin only
+/// when the instruction before is done.
+struct Output {
+  uint8_t* start;
+  size_t count = 0;
 
-/// Writes `value` always and keeps it if `wanted`.
-uint8_t* put_if(bool wanted, uint8_t* out, uint8_t value) {
-  *out = value;
-  return out + wanted;
-}
+  template <typename T>
+  void put(T value) {
+    put_partly(value, sizeof value);
+  }
+  /// Writes all of `value` and keeps its first `bytes` bytes.
+  template <typename T>
+  void put_partly(T value, size_t bytes) {
+    std::memcpy(start + count, &value, sizeof value);
+    count += bytes;
+  }
+};
 
 enum RexBits : unsigned { kRexB = 1, kRexX = 2, kRexR = 4, kRexW = 8 };
 
@@ -38,20 +44,21 @@ struct RmField {
 };
 
 /// mod and the bytes of displacement that it announces (SDM Vol. 2 Table 2-2). RBP and R13 as base have no form without
-/// displacement: that is RIP-relative or without base.
+/// displacement: that is RIP-relative or without base. By arithmetic, as displacements are not predictable.
 struct Displacement {
   unsigned mod;
   unsigned count;
 };
-Displacement displacement_form(unsigned base, int32_t displacement) {
-  if (displacement == 0 && (base & 7) != kHostRbp) {
-    return {0, 0};
-  }
-  return fits_int8(displacement) ? Displacement{1, 1} : Displacement{2, 4};
+[[gnu::always_inline]] inline Displacement displacement_form(unsigned base, int32_t displacement) {
+  const bool present = (displacement != 0) | ((base & 7) == kHostRbp);
+  const bool wide = !fits_int8(displacement);
+  const unsigned mod = present + unsigned{wide};
+  constexpr unsigned kCounts = 0x410;  // a hex digit for each mod
+  return {mod, kCounts >> 4 * mod & 0xf};
 }
 
 /// With SIB: an index, RSP or R12 as base (whose rm value means SIB), or no base (SDM Vol. 2 Table 2-3 and 2.2.1.6).
-RmField encode_sib(unsigned reg_field, const HostOperand& rm) {
+[[gnu::always_inline]] inline RmField encode_sib(unsigned reg_field, const HostOperand& rm) {
   const bool has_base = rm.base != kNoHostRegister;
   const unsigned base = has_base ? rm.base : unsigned{kHostRbp};
   const unsigned index = rm.index != kNoHostRegister ? rm.index : unsigned{kHostRsp};
@@ -63,7 +70,7 @@ RmField encode_sib(unsigned reg_field, const HostOperand& rm) {
           .rex = base >> 3 | index >> 3 << 1};
 }
 
-RmField encode_rm(HostRegister reg, const HostOperand& rm, bool may_be_vsib) {
+[[gnu::always_inline]] inline RmField encode_rm(HostRegister reg, const HostOperand& rm, bool may_be_vsib) {
   const unsigned reg_field = (reg & 7u) << 3;
   if (rm.is_register) {
     return {.bytes = 0xc0 | reg_field | (rm.reg & 7u), .count = 1, .rex = (rm.reg & 8u) >> 3};
@@ -81,33 +88,56 @@ RmField encode_rm(HostRegister reg, const HostOperand& rm, bool may_be_vsib) {
 }
 
 /// Prefixes and escape bytes. 66, F2, F3 and LOCK may stand in any order; REX must be last (SDM Vol. 2 2.2.1).
-uint8_t* encode_legacy_prefixes(uint8_t* out, const HostInsn& insn, bool gs, unsigned rex) {
-  out = put_if(insn.lock, out, 0xf0);
-  out = put_if(insn.rep || insn.repne, out, insn.rep ? 0xf3 : 0xf2);
-  out = put_if(insn.operand_size, out, 0x66);
-  out = put_if(gs, out, 0x65);
-  out = put_if(rex != 0 || insn.rex, out, static_cast<uint8_t>(0x40 | rex));
-  out = put_if(insn.map != OpcodeMap::kLegacy, out, 0x0f);
-  return put_if(insn.map >= OpcodeMap::k0F38, out, insn.map == OpcodeMap::k0F38 ? 0x38 : 0x3a);
+[[gnu::always_inline]] inline void write_legacy_prefixes(Output& out, const HostInsn& insn, bool gs, unsigned rex) {
+  out.put_partly<uint8_t>(0xf0, insn.lock);
+  out.put_partly<uint8_t>(insn.rep ? 0xf3 : 0xf2, insn.rep | insn.repne);
+  out.put_partly<uint8_t>(0x66, insn.operand_size);
+  out.put_partly<uint8_t>(0x65, gs);
+  out.put_partly<uint8_t>(static_cast<uint8_t>(0x40 | rex), (rex != 0) | insn.rex);
+  out.put_partly<uint8_t>(0x0f, insn.map != OpcodeMap::kLegacy);
+  out.put_partly<uint8_t>(insn.map == OpcodeMap::k0F38 ? 0x38 : 0x3a, insn.map >= OpcodeMap::k0F38);
 }
 
 /// SDM Vol. 2 2.3.5 and Figure 2-9: R, X, B and vvvv are inverted. Two bytes say R, vvvv, L and pp, and mean map 0F.
-uint8_t* encode_vex(uint8_t* out, const HostInsn& insn, bool gs, unsigned rex) {
+[[gnu::always_inline]] inline void write_vex(Output& out, const HostInsn& insn, bool gs, unsigned rex) {
   const unsigned pp = insn.operand_size ? 1u : insn.rep ? 2u : insn.repne ? 3u : 0u;
   const unsigned last = (~unsigned{insn.vvvv} & 0xf) << 3 | unsigned{insn.wide} << 2 | pp;
-  out = put_if(gs, out, 0x65);
+  out.put_partly<uint8_t>(0x65, gs);
   if (insn.map == OpcodeMap::kVex0F && (rex & ~kRexR) == 0) {
-    out = put<uint8_t>(out, 0xc5);
-    return put(out, static_cast<uint8_t>(((rex & kRexR) == 0 ? 0x80 : 0) | last));
+    out.put<uint8_t>(0xc5);
+    out.put(static_cast<uint8_t>(((rex & kRexR) == 0 ? 0x80 : 0) | last));
+    return;
   }
   const unsigned map = static_cast<unsigned>(insn.map) - static_cast<unsigned>(OpcodeMap::kVex0F) + 1;
-  out = put<uint8_t>(out, 0xc4);
-  out = put(out, static_cast<uint8_t>((~rex & 7) << 5 | map));
-  return put(out, static_cast<uint8_t>((rex & kRexW) << 4 | last));
+  out.put<uint8_t>(0xc4);
+  out.put(static_cast<uint8_t>((~rex & 7) << 5 | map));
+  out.put(static_cast<uint8_t>((rex & kRexW) << 4 | last));
+}
+
+/// All of `insn` at `start`; returns its length.
+[[gnu::always_inline]] inline size_t write(uint8_t* start, const HostInsn& insn) {
+  Output out{start};
+  RmField rm;
+  unsigned opcode = insn.opcode;
+  unsigned rex = insn.w ? unsigned{kRexW} : 0;
+  bool gs = false;
+  if (insn.has_modrm) {
+    rm = encode_rm(insn.reg, insn.rm, insn.map == OpcodeMap::kVex0F38);
+    rex |= rm.rex | (insn.reg & 8u) >> 1;
+    gs = insn.rm.gs && !insn.rm.is_register;
+  } else if (insn.opcode_register) {
+    opcode = (opcode & 0xf8) | (insn.reg & 7u);
+    rex |= (insn.reg & 8u) >> 3;
+  }
+  insn.map >= OpcodeMap::kVex0F ? write_vex(out, insn, gs, rex) : write_legacy_prefixes(out, insn, gs, rex);
+  out.put(static_cast<uint8_t>(opcode));
+  out.put_partly(rm.bytes, rm.count);
+  out.put_partly(insn.immediate, insn.immediate_bytes);
+  return out.count;
 }
 
 /// The common shape of integer instructions: one-byte opcode and ModRM.
-HostInsn integer(uint8_t opcode, HostRegister reg, const HostOperand& rm, bool w) {
+[[gnu::always_inline]] inline HostInsn integer(uint8_t opcode, HostRegister reg, const HostOperand& rm, bool w) {
   HostInsn insn;
   insn.opcode = opcode;
   insn.w = w;
@@ -117,14 +147,14 @@ HostInsn integer(uint8_t opcode, HostRegister reg, const HostOperand& rm, bool w
   return insn;
 }
 
-HostInsn with_immediate(HostInsn insn, unsigned bytes, int64_t value) {
+[[gnu::always_inline]] inline HostInsn with_immediate(HostInsn insn, unsigned bytes, int64_t value) {
   insn.immediate_bytes = static_cast<uint8_t>(bytes);
   insn.immediate = value;
   return insn;
 }
 
 /// Register in the opcode.
-HostInsn short_form(uint8_t opcode, HostRegister reg, bool w) {
+[[gnu::always_inline]] inline HostInsn short_form(uint8_t opcode, HostRegister reg, bool w) {
   HostInsn insn;
   insn.opcode = opcode;
   insn.w = w;
@@ -136,11 +166,11 @@ HostInsn short_form(uint8_t opcode, HostRegister reg, bool w) {
 /// Operations 0 to 7 of the opcodes 00 to 3F and of group 1 (SDM Vol. 2 Table A-6).
 enum class Alu : uint8_t { kAdd, kOr, kAdc, kSbb, kAnd, kSub, kXor, kCmp };
 
-HostInsn alu(Alu operation, HostRegister to, const HostOperand& from, bool w) {
+[[gnu::always_inline]] inline HostInsn alu(Alu operation, HostRegister to, const HostOperand& from, bool w) {
   return integer(static_cast<uint8_t>(static_cast<unsigned>(operation) << 3 | 3), to, from, w);
 }
 
-HostInsn alu_immediate(Alu operation, const HostOperand& to, int32_t value, bool w) {
+[[gnu::always_inline]] inline HostInsn alu_immediate(Alu operation, const HostOperand& to, int32_t value, bool w) {
   const auto extension = static_cast<HostRegister>(operation);
   if (fits_int8(value)) {
     return with_immediate(integer(0x83, extension, to, w), 1, value);
@@ -155,13 +185,21 @@ HostInsn alu_immediate(Alu operation, const HostOperand& to, int32_t value, bool
 }
 
 /// A byte operand: registers 4 to 7 are SPL BPL SIL DIL.
-HostInsn byte_immediate(uint8_t opcode, HostRegister extension, const HostOperand& to, uint8_t value) {
+[[gnu::always_inline]] inline HostInsn byte_immediate(uint8_t opcode, HostRegister extension, const HostOperand& to,
+                                                      uint8_t value) {
   HostInsn insn = integer(opcode, extension, to, false);
   insn.rex = to.is_register && to.reg >= kHostRsp;
   return with_immediate(insn, 1, value);
 }
 
 }  // namespace
+
+/// Inline in every named instruction, whose fields are constants for the most part: a HostInsn is never made in memory.
+[[gnu::always_inline]] inline void Assembler::emit(const HostInsn& insn) {
+  if (uint8_t* out = begin(); out != nullptr) {
+    at_ += write(out, insn);
+  }
+}
 
 /// Where to write, or nullptr after an overflow.
 uint8_t* Assembler::begin(size_t room_bytes) {
@@ -173,30 +211,7 @@ uint8_t* Assembler::begin(size_t room_bytes) {
   return reinterpret_cast<uint8_t*>(buffer_.data() + at_);
 }
 
-void Assembler::encode(const HostInsn& insn) {
-  uint8_t* out = begin();
-  if (out == nullptr) {
-    return;
-  }
-  RmField rm;
-  unsigned opcode = insn.opcode;
-  unsigned rex = insn.w ? unsigned{kRexW} : 0;
-  bool gs = false;
-  if (insn.has_modrm) {
-    rm = encode_rm(insn.reg, insn.rm, insn.map == OpcodeMap::kVex0F38);
-    rex |= rm.rex | (insn.reg & 8u) >> 1;
-    gs = insn.rm.gs && !insn.rm.is_register;
-  } else if (insn.opcode_register) {
-    opcode = (opcode & 0xf8) | (insn.reg & 7u);
-    rex |= (insn.reg & 8u) >> 3;
-  }
-  out = insn.map >= OpcodeMap::kVex0F ? encode_vex(out, insn, gs, rex) : encode_legacy_prefixes(out, insn, gs, rex);
-  out = put(out, static_cast<uint8_t>(opcode));
-  put(out, rm.bytes);
-  out += rm.count;
-  put(out, insn.immediate);
-  end(out + insn.immediate_bytes);
-}
+void Assembler::encode(const HostInsn& insn) { emit(insn); }
 
 void Assembler::bytes(std::span<const uint8_t> raw) {
   if (uint8_t* out = begin(raw.size()); out != nullptr) {
@@ -228,79 +243,77 @@ void Assembler::nops(size_t count) {
 void Assembler::one_byte(uint8_t opcode) {
   HostInsn insn;
   insn.opcode = opcode;
-  encode(insn);
+  emit(insn);
 }
 
 // --- Moves
 
-void Assembler::mov(HostRegister to, const HostOperand& from, bool w) { encode(integer(0x8b, to, from, w)); }
-void Assembler::store(const HostOperand& to, HostRegister from, bool w) { encode(integer(0x89, from, to, w)); }
+void Assembler::mov(HostRegister to, const HostOperand& from, bool w) { emit(integer(0x8b, to, from, w)); }
+void Assembler::store(const HostOperand& to, HostRegister from, bool w) { emit(integer(0x89, from, to, w)); }
 void Assembler::store_immediate(const HostOperand& to, int32_t value, bool w) {
-  encode(with_immediate(integer(0xc7, 0, to, w), 4, value));
+  emit(with_immediate(integer(0xc7, 0, to, w), 4, value));
 }
-void Assembler::store_byte_immediate(const HostOperand& to, uint8_t value) {
-  encode(byte_immediate(0xc6, 0, to, value));
-}
+void Assembler::store_byte_immediate(const HostOperand& to, uint8_t value) { emit(byte_immediate(0xc6, 0, to, value)); }
 
 void Assembler::mov_immediate(HostRegister to, uint64_t value) {
   if (value == static_cast<uint32_t>(value)) {
-    encode(with_immediate(short_form(0xb8, to, false), 4, static_cast<int64_t>(value)));
+    emit(with_immediate(short_form(0xb8, to, false), 4, static_cast<int64_t>(value)));
   } else if (fits_int32(static_cast<int64_t>(value))) {
     store_immediate(HostOperand::r(to), static_cast<int32_t>(value));
   } else {
-    encode(with_immediate(short_form(0xb8, to, true), 8, static_cast<int64_t>(value)));
+    emit(with_immediate(short_form(0xb8, to, true), 8, static_cast<int64_t>(value)));
   }
 }
 
-void Assembler::lea(HostRegister to, const HostOperand& from, bool w) { encode(integer(0x8d, to, from, w)); }
+void Assembler::lea(HostRegister to, const HostOperand& from, bool w) { emit(integer(0x8d, to, from, w)); }
 
 void Assembler::xchg(HostRegister left, HostRegister right) {
   if (left == kHostRax || right == kHostRax) {
-    encode(short_form(0x90, left == kHostRax ? right : left, true));
+    emit(short_form(0x90, left == kHostRax ? right : left, true));
   } else {
-    encode(integer(0x87, left, HostOperand::r(right), true));
+    emit(integer(0x87, left, HostOperand::r(right), true));
   }
 }
 
-void Assembler::push(HostRegister reg) { encode(short_form(0x50, reg, false)); }
-void Assembler::pop(HostRegister reg) { encode(short_form(0x58, reg, false)); }
+void Assembler::push(HostRegister reg) { emit(short_form(0x50, reg, false)); }
+void Assembler::pop(HostRegister reg) { emit(short_form(0x58, reg, false)); }
 void Assembler::push_immediate(int32_t value) {
   HostInsn insn;
   insn.opcode = fits_int8(value) ? 0x6a : 0x68;
-  encode(with_immediate(insn, fits_int8(value) ? 1 : 4, value));
+  emit(with_immediate(insn, fits_int8(value) ? 1 : 4, value));
 }
 
 // --- Arithmetic
 
-void Assembler::add(HostRegister to, const HostOperand& from, bool w) { encode(alu(Alu::kAdd, to, from, w)); }
-void Assembler::sub(HostRegister to, const HostOperand& from, bool w) { encode(alu(Alu::kSub, to, from, w)); }
-void Assembler::xor_(HostRegister to, const HostOperand& from, bool w) { encode(alu(Alu::kXor, to, from, w)); }
-void Assembler::cmp(HostRegister left, const HostOperand& right, bool w) { encode(alu(Alu::kCmp, left, right, w)); }
+void Assembler::add(HostRegister to, const HostOperand& from, bool w) { emit(alu(Alu::kAdd, to, from, w)); }
+void Assembler::sub(HostRegister to, const HostOperand& from, bool w) { emit(alu(Alu::kSub, to, from, w)); }
+void Assembler::xor_(HostRegister to, const HostOperand& from, bool w) { emit(alu(Alu::kXor, to, from, w)); }
+void Assembler::cmp(HostRegister left, const HostOperand& right, bool w) { emit(alu(Alu::kCmp, left, right, w)); }
 
 void Assembler::add_immediate(const HostOperand& to, int32_t value, bool w) {
-  encode(alu_immediate(Alu::kAdd, to, value, w));
+  emit(alu_immediate(Alu::kAdd, to, value, w));
 }
 void Assembler::and_immediate(const HostOperand& to, int32_t value, bool w) {
-  encode(alu_immediate(Alu::kAnd, to, value, w));
+  emit(alu_immediate(Alu::kAnd, to, value, w));
 }
 void Assembler::or_immediate(const HostOperand& to, int32_t value, bool w) {
-  encode(alu_immediate(Alu::kOr, to, value, w));
+  emit(alu_immediate(Alu::kOr, to, value, w));
 }
 void Assembler::cmp_immediate(const HostOperand& left, int32_t value, bool w) {
-  encode(alu_immediate(Alu::kCmp, left, value, w));
+  emit(alu_immediate(Alu::kCmp, left, value, w));
 }
 void Assembler::cmp_byte_immediate(const HostOperand& left, uint8_t value) {
-  encode(byte_immediate(0x80, static_cast<HostRegister>(Alu::kCmp), left, value));
+  emit(byte_immediate(0x80, static_cast<HostRegister>(Alu::kCmp), left, value));
 }
 void Assembler::test(HostRegister left, HostRegister right, bool w) {
-  encode(integer(0x85, right, HostOperand::r(left), w));
+  emit(integer(0x85, right, HostOperand::r(left), w));
 }
 
 void Assembler::rorx(HostRegister to, HostRegister from, uint8_t count, bool w) {
   HostInsn insn = integer(0xf0, to, HostOperand::r(from), w);
   insn.map = OpcodeMap::kVex0F3A;
   insn.repne = true;
-  encode(with_immediate(insn, 1, count));
+  emit(with_immediate(insn, 1, count));
 }
 
 void Assembler::pext(HostRegister to, HostRegister from, const HostOperand& mask) {
@@ -308,7 +321,7 @@ void Assembler::pext(HostRegister to, HostRegister from, const HostOperand& mask
   insn.map = OpcodeMap::kVex0F38;
   insn.rep = true;
   insn.vvvv = from;
-  encode(insn);
+  emit(insn);
 }
 
 void Assembler::lahf() { one_byte(0x9f); }
@@ -316,12 +329,12 @@ void Assembler::sahf() { one_byte(0x9e); }
 void Assembler::seto_al() {
   HostInsn insn = integer(0x90, 0, HostOperand::r(kHostRax), false);
   insn.map = OpcodeMap::k0F;
-  encode(insn);
+  emit(insn);
 }
 void Assembler::add_al(uint8_t value) {
   HostInsn insn;
   insn.opcode = 0x04;
-  encode(with_immediate(insn, 1, value));
+  emit(with_immediate(insn, 1, value));
 }
 void Assembler::ret() { one_byte(0xc3); }
 void Assembler::int3() { one_byte(0xcc); }
@@ -330,33 +343,34 @@ void Assembler::int3() { one_byte(0xcc); }
 
 /// `opcode` and a displacement of zero; the Fixup names the displacement.
 Fixup Assembler::forward(std::initializer_list<uint8_t> opcode, unsigned displacement_bytes) {
-  uint8_t* out = begin();
-  if (out == nullptr) {
+  uint8_t* start = begin();
+  if (start == nullptr) {
     return {};
   }
+  Output out{start};
   for (const uint8_t byte : opcode) {
-    out = put(out, byte);
+    out.put(byte);
   }
-  put<uint32_t>(out, 0);
-  end(out);
-  const Fixup fixup{static_cast<uint32_t>(at_)};
-  at_ += displacement_bytes;
+  const Fixup fixup{static_cast<uint32_t>(at_ + out.count)};
+  out.put_partly(uint32_t{0}, displacement_bytes);
+  at_ += out.count;
   return fixup;
 }
 
 /// An empty `short_opcode` (0) is for CALL, which has no short form.
 void Assembler::branch(uint8_t short_opcode, std::initializer_list<uint8_t> near_opcode, uint64_t target) {
-  uint8_t* out = begin();
-  if (out == nullptr) {
+  uint8_t* start = begin();
+  if (start == nullptr) {
     return;
   }
   const auto short_distance = static_cast<int64_t>(target - (address() + 2));
-  if (short_opcode != 0 && fits_int8(short_distance)) {
-    out = put(out, short_opcode);
-    end(put(out, static_cast<int8_t>(short_distance)));
+  if (short_opcode == 0 || !fits_int8(short_distance)) {
+    bind(forward(near_opcode, 4), target);
     return;
   }
-  bind(forward(near_opcode, 4), target);
+  start[0] = short_opcode;
+  start[1] = static_cast<uint8_t>(short_distance);
+  at_ += 2;
 }
 
 void Assembler::jmp(uint64_t target) { branch(0xeb, {0xe9}, target); }
@@ -369,8 +383,8 @@ Fixup Assembler::jmp_forward() { return forward({0xe9}, 4); }
 Fixup Assembler::jcc_forward(Condition condition) { return forward({0x0f, static_cast<uint8_t>(0x80 | condition)}, 4); }
 Fixup Assembler::call_forward() { return forward({0xe8}, 4); }
 
-void Assembler::jmp_indirect(const HostOperand& target) { encode(integer(0xff, 4, target, false)); }
-void Assembler::call_indirect(const HostOperand& target) { encode(integer(0xff, 2, target, false)); }
+void Assembler::jmp_indirect(const HostOperand& target) { emit(integer(0xff, 4, target, false)); }
+void Assembler::call_indirect(const HostOperand& target) { emit(integer(0xff, 2, target, false)); }
 
 Fixup Assembler::jrcxz_forward() { return forward({0xe3}, 1); }
 Fixup Assembler::jmp_short_forward() { return forward({0xeb}, 1); }

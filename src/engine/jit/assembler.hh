@@ -167,8 +167,8 @@ class Assembler {
   void bind_short(Fixup fixup);
 
  private:
+  void emit(const HostInsn& insn);
   uint8_t* begin(size_t room_bytes = kRoomBytes);
-  void end(const uint8_t* out) { at_ = static_cast<size_t>(reinterpret_cast<const std::byte*>(out) - buffer_.data()); }
   void one_byte(uint8_t opcode);
   Fixup forward(std::initializer_list<uint8_t> opcode, unsigned displacement_bytes);
   void branch(uint8_t short_opcode, std::initializer_list<uint8_t> near_opcode, uint64_t target);

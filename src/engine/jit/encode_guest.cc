@@ -2,7 +2,6 @@
 // whether prefixes select, where registers are, which form the immediate has.
 #include "engine/jit/assembler.hh"
 
-#include <algorithm>
 #include <array>
 
 #include "engine/x86/decode_table.hh"
@@ -19,38 +18,24 @@ constexpr uint16_t kSelectedByRm = 7u << x86::key::kRmShift;
 
 bool has_prefix(const x86::Insn& insn, unsigned bits) { return (insn.prefixes & bits) != 0; }
 
-/// F2 and F3 have an effect where they select the row or repeat it. Elsewhere they are ignored, or hints (XACQUIRE,
-/// XRELEASE, BND) that mean nothing to a guest without those features (SDM Vol. 2 2.1.1). Both selectors have key
-/// bit 1.
-bool repeat_counts(const MapEntry& entry) {
-  return (entry.row.flags & (x86::kVex | x86::kRep)) != 0 || (entry.mask & entry.value & 2) != 0;
-}
-
-/// A byte operand that may be a register: the only ones for which a REX prefix without bits has a meaning.
-bool has_byte_register(const MapEntry& entry) {
-  const auto is_byte = [](Operand operand) {
-    return operand == Operand::kEb || operand == Operand::kGb || operand == Operand::kZb;
+/// Bytes by ImmediateForm and operand size (2, 4, 8). A far pointer does not exist in 64-bit mode, an offset is no
+/// immediate here.
+constexpr std::array<std::array<uint8_t, 3>, 12> kImmediateBytes = [] {
+  std::array<std::array<uint8_t, 3>, 12> bytes{};
+  const auto set = [&bytes](ImmediateForm form, std::array<uint8_t, 3> value) {
+    bytes[static_cast<size_t>(form)] = value;
   };
-  return std::any_of(entry.row.operands.begin(), entry.row.operands.end(), is_byte);
-}
-
-unsigned immediate_size(ImmediateForm form, unsigned operand_size) {
-  switch (form) {
-    case ImmediateForm::kByte:
-    case ImmediateForm::kByteSigned:
-    case ImmediateForm::kBranchByte:
-    case ImmediateForm::kRegister: return 1;
-    case ImmediateForm::kWord: return 2;
-    case ImmediateForm::kWordByte: return 3;
-    case ImmediateForm::kOperandMax4:
-    case ImmediateForm::kBranch: return std::min(operand_size, 4u);
-    case ImmediateForm::kOperand: return operand_size;
-    case ImmediateForm::kNone:
-    case ImmediateForm::kOffset:
-    case ImmediateForm::kFarPointer: break;  // the last not in 64-bit mode
-  }
-  return 0;
-}
+  set(ImmediateForm::kByte, {1, 1, 1});
+  set(ImmediateForm::kByteSigned, {1, 1, 1});
+  set(ImmediateForm::kBranchByte, {1, 1, 1});
+  set(ImmediateForm::kRegister, {1, 1, 1});
+  set(ImmediateForm::kWord, {2, 2, 2});
+  set(ImmediateForm::kWordByte, {3, 3, 3});
+  set(ImmediateForm::kOperandMax4, {2, 4, 4});
+  set(ImmediateForm::kBranch, {2, 4, 4});
+  set(ImmediateForm::kOperand, {2, 4, 8});
+  return bytes;
+}();
 
 /// MOV between AL/rAX and an offset: A0 A1 load, A2 A3 store (SDM Vol. 2, MOV).
 void replace_offset_form(HostInsn& host) {
@@ -78,13 +63,12 @@ HostInsn HostInsn::from(const x86::Insn& insn) {
   // An opcode extension or fixed register has no REX bit, though the guest may have given it one.
   host.reg = (entry.mask & kSelectedByReg) != 0 ? (insn.modrm >> 3) & 7 : insn.reg;
   host.rm.reg = (entry.mask & kSelectedByRm) != 0 ? insn.modrm & 7 : insn.rm;
-  host.immediate_bytes = static_cast<uint8_t>(immediate_size(entry.immediate, insn.operand_size));
+  host.immediate_bytes = kImmediateBytes[static_cast<size_t>(entry.immediate)][insn.operand_size / 4u];
   host.immediate = insn.immediate | int64_t{insn.immediate2} << 16;  // the second only behind ENTER's 16-bit one
-  if (has_prefix(insn, x86::kPrefixRep | x86::kPrefixRepne) && repeat_counts(entry)) {
-    host.rep = has_prefix(insn, x86::kPrefixRep);
-    host.repne = !host.rep;
-  }
-  host.rex = has_prefix(insn, x86::kPrefixRex) && has_byte_register(entry);
+  // An ignored F2 or F3 goes: on a host with TSX it may be XACQUIRE or XRELEASE (SDM Vol. 2 2.1.1).
+  host.rep = has_prefix(insn, x86::kPrefixRep) & entry.repeat_counts;
+  host.repne = has_prefix(insn, x86::kPrefixRepne) & entry.repeat_counts;
+  host.rex = has_prefix(insn, x86::kPrefixRex) & entry.byte_register;
   if (entry.immediate == ImmediateForm::kOffset) {
     replace_offset_form(host);
   }

@@ -178,6 +178,8 @@ struct MapEntry {
   bool operand_size_prefix = true;  // 66 sets the operand size (it does not where it selects the row)
   bool vsib = false;
   bool check_reg = false;  // segment, control or debug register: not every number exists
+  bool byte_register = false;  // an operand may be a byte register: REX without bits makes SPL of AH
+  bool repeat_counts = false;  // F2 and F3 select the row or repeat it; else they are ignored, or hints
   uint8_t reg_mask = 15;   // 7: REX.R does not count (MMX and segment registers, SDM Vol. 2 2.2.1.2)
   uint8_t rm_mask = 15;    // 7: REX.B does not count (MMX registers)
 
@@ -212,6 +214,7 @@ struct MapEntry {
     opcode_register |= is_in_opcode(operand);
     vsib |= operand == Operand::kVsib;
     check_reg |= in_range(operand, Operand::kSw, Operand::kDr);
+    byte_register |= operand == Operand::kEb || operand == Operand::kGb || operand == Operand::kZb;
     reg_mask = operand == Operand::kPq || operand == Operand::kSw ? uint8_t{7} : reg_mask;
     rm_mask = in_range(operand, Operand::kQq, Operand::kNq) || operand == Operand::kStI ? uint8_t{7} : rm_mask;
     row.flags |= is_memory_only(operand) ? uint32_t{kMemoryOnly} : 0;
@@ -238,6 +241,8 @@ struct MapEntry {
     require(kL1, key::kL, true);
     mask = select.mask;
     value = select.value;
+    constexpr uint16_t kF3OrF2 = 2 << key::kPrefixShift;
+    repeat_counts = (row.flags & (kVex | kRep)) != 0 || (mask & value & kF3OrF2) != 0;
   }
 };
 
