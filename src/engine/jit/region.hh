@@ -28,10 +28,10 @@ enum class BlockEnd : uint8_t {
   kIndirectJump,
   kIndirectCall,  // returns to `end_offset`
   kReturn,        // near RET
-  kStop,  // the last instruction ends translated code (kBranch or kSerializing rows that are none of the above):
-          // whoever executes it finds out where to go on
-  kUndecodable,  // nothing (more) can be decoded at `end_offset`, or the instruction there crosses the page's end: to be
-                 // interpreted
+  kStop,  // the last instruction ends translated code (kBranch or kSerializing rows that are none of the above, also
+          // POPF, CPUID, MOV to segment): whoever executes it finds out where to go on
+  kUndecodable,  // nothing (more) can be decoded at `end_offset`, or the instruction there crosses the page's end: to
+                 // be interpreted
 };
 
 struct RegionInsn {
@@ -44,15 +44,15 @@ struct RegionInsn {
 struct RegionBlock {
   static constexpr uint8_t kOutside = 0xff;
   uint8_t first = 0;  // index of its first instruction
-  uint8_t count = 0;  // 0 only with kUndecodable
+  uint8_t count = 0;  // 0 only in a region of one block with kUndecodable
   BlockEnd end = BlockEnd::kFallThrough;
-  bool loop_head = false;  // target of a backward branch inside the region
+  bool loop_head = false;    // target of a branch in the region at the same or a later offset: every loop has one
   uint8_t next = kOutside;   // block at `end_offset`, where it is in the region
   uint8_t taken = kOutside;  // block at the direct target
   uint16_t start_offset = 0;
-  uint16_t end_offset = 0;     // of the byte after the last instruction
-  int64_t taken_offset = 0;    // of the direct target from the start of the page; may be in any other page
-  uint16_t live_in = 0;        // arithmetic flags live at its start
+  uint16_t end_offset = 0;   // of the byte after the last instruction; 4096 at the end of the page
+  int64_t taken_offset = 0;  // of the direct target from the start of the page; may be in any other page
+  uint16_t live_in = 0;      // arithmetic flags live at its start
 };
 
 struct Region {
@@ -69,14 +69,16 @@ struct RegionOptions {
   unsigned insns_max = kRegionInsnsMax;
 };
 
-/// Finds the region of 64-bit code that starts at `page[start_offset]`. `page` is a private copy of the guest page: what
-/// was found depends on nothing else. Never fails: where the first instruction cannot be translated there is one empty
-/// block with kUndecodable. Blocks are in the order in which they should be emitted (fall-through next to each other);
-/// instructions of a block are consecutive in `insns`.
+/// Finds the region of 64-bit code that starts at `page[start_offset]`. `page` is a private copy of the guest page:
+/// what was found depends on nothing else. Never fails: where the first instruction cannot be translated there is one
+/// empty block with kUndecodable. Blocks are in the order in which they should be emitted (fall-through next to each
+/// other); instructions of a block are consecutive in `insns`, in the order of the blocks, and no two of a region
+/// overlap. About 1 to 3 microseconds; no allocation. Any thread.
 void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, const RegionOptions& options, Region& out);
 
 /// Arithmetic flags (kArithmeticFlags bits) that `insn` may read, and those it certainly overwrites (defined or
-/// undefined, but independent of their old value). Shifts by CL and REP compares keep flags when the count is 0: no kill.
+/// undefined, but independent of their old value). Shifts by CL and REP compares keep flags when the count is 0: no
+/// kill.
 uint16_t flags_read(const x86::Insn& insn);
 uint16_t flags_killed(const x86::Insn& insn);
 
