@@ -1,0 +1,269 @@
+// Instructions that become themselves on other registers, and the stack instructions.
+#include "base/check.hh"
+#include "engine/jit/emitter.hh"
+#include "engine/x86/decode_table.hh"
+
+namespace tenon::jit {
+
+namespace {
+
+using x86::Insn;
+using x86::Op;
+using x86::Operand;
+
+enum class Field : uint8_t { kNone, kReg, kRm, kVvvv, kOpcode };
+
+struct GprOperand {
+  Field field = Field::kNone;
+  uint8_t guest = 0;
+  unsigned size_bytes = 0;
+  bool read = false;
+  bool written = false;
+};
+
+bool is_reg_gpr(Operand operand) { return x86::in_range(operand, Operand::kGb, Operand::kGa); }
+bool is_rm_gpr(Operand operand) {
+  return x86::in_range(operand, Operand::kEb, Operand::kEdMw) || x86::in_range(operand, Operand::kRv, Operand::kRa);
+}
+
+unsigned gpr_size(Operand operand, const Insn& insn) {
+  switch (operand) {
+    case Operand::kGb:
+    case Operand::kEb:
+    case Operand::kZb: return 1;
+    case Operand::kGw:
+    case Operand::kEw: return 2;
+    case Operand::kGv:
+    case Operand::kEv:
+    case Operand::kEvMw:
+    case Operand::kRv:
+    case Operand::kZv: return insn.operand_size;
+    default: return 4;  // 4 or 8: the upper half is cleared
+  }
+}
+
+/// The operand as a general register, or Field::kNone.
+GprOperand gpr_operand(const Insn& insn, unsigned number) {
+  const Operand operand = insn.row->operands[number];
+  GprOperand result;
+  if (is_reg_gpr(operand)) {
+    result = {.field = Field::kReg, .guest = insn.reg};
+  } else if (is_rm_gpr(operand) && !insn.is_memory) {
+    result = {.field = Field::kRm, .guest = insn.rm};
+  } else if (operand == Operand::kBy) {
+    result = {.field = Field::kVvvv, .guest = insn.vvvv};
+  } else if (x86::is_in_opcode(operand)) {
+    result = {.field = Field::kOpcode, .guest = insn.reg};
+  } else {
+    return result;
+  }
+  const uint32_t flags = insn.row->flags;
+  result.size_bytes = gpr_size(operand, insn);
+  result.written = (number == 0 && (flags & x86::kWritesOp0) != 0) || (number == 1 && (flags & x86::kWritesOp1) != 0);
+  // BSF and BSR leave their destination alone where the source is 0.
+  const bool keeps = insn.row->op == Op::kBsf || insn.row->op == Op::kBsr;
+  const bool mulx = insn.row->op == Op::kMulx && number < 2;
+  result.read = number == 0 ? (flags & x86::kReadsOp0) != 0 || keeps : !mulx;
+  if (result.written && result.size_bytes < 4) result.read = true;
+  return result;
+}
+
+struct GprOperands {
+  GprOperand list[4];
+  unsigned count = 0;
+  unsigned homed = 0;
+};
+
+GprOperands gpr_operands(const Insn& insn) {
+  GprOperands all;
+  for (unsigned i = 0; i < 4; ++i) {
+    const GprOperand operand = gpr_operand(insn, i);
+    if (operand.field == Field::kNone) continue;
+    all.list[all.count++] = operand;
+    if (is_homed(operand.guest)) ++all.homed;
+  }
+  return all;
+}
+
+void set_field(HostInsn& host, Field field, HostRegister reg) {
+  if (field == Field::kRm) {
+    host.rm = HostOperand::r(reg);
+  } else if (field == Field::kVvvv) {
+    host.vvvv = reg;
+  } else {
+    host.reg = reg;
+  }
+}
+
+bool has_memory_access(const Insn& insn) { return insn.is_memory && x86::memory_operand_size(insn) != 0; }
+
+bool writes_memory(const Insn& insn) {
+  const auto is_memory = [](Operand operand) {
+    const bool general = x86::in_range(operand, Operand::kEb, Operand::kEdMw) || x86::is_memory_only(operand);
+    return general || x86::in_range(operand, Operand::kWx, Operand::kWeighth) || operand == Operand::kQq ||
+           operand == Operand::kQd;
+  };
+  const auto& operands = insn.row->operands;
+  const uint32_t flags = insn.row->flags;
+  return ((flags & x86::kWritesOp0) != 0 && is_memory(operands[0])) ||
+         ((flags & x86::kWritesOp1) != 0 && is_memory(operands[1]));
+}
+
+}  // namespace
+
+void Emitter::emit_same(const RegionInsn& region_insn, EmitKind kind) {
+  const Insn& insn = region_insn.insn;
+  const GprOperands gprs = gpr_operands(insn);
+  const bool memory = has_memory_access(insn);
+  const bool high_byte = HostInsn::uses_high_byte(insn);
+  const bool implicit = (insn.row->gpr_read | insn.row->gpr_written) != 0 ||
+                        insn.row->operands[1] == Operand::kCl || insn.row->operands[2] == Operand::kCl;
+  const bool too_many = gprs.homed > (memory ? 1u : 2u);
+  if (too_many || (high_byte && memory && implicit)) return interpret(region_insn, false);
+  if (kind == EmitKind::kVector || kind == EmitKind::kVectorX87) need_vector(region_insn);
+  if (kind == EmitKind::kX87 || kind == EmitKind::kVectorX87) need_x87(region_insn);
+  HostInsn host = HostInsn::from(insn);
+  for (unsigned i = 0; i < gprs.count; ++i) {
+    const GprOperand& gpr = gprs.list[i];
+    if (gpr.guest == x86::kRsp && !(high_byte && gpr.size_bytes == 1)) set_field(host, gpr.field, kHostR9);
+  }
+  return memory ? emit_same_memory(region_insn, host) : emit_same_registers(region_insn, host);
+}
+
+void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn host) {
+  const GprOperands gprs = gpr_operands(region_insn.insn);
+  HostRegister scratch = kHostR10;
+  HostRegister taken[2] = {kNoHostRegister, kNoHostRegister};
+  unsigned used = 0;
+  uint8_t guests[2] = {};
+  for (unsigned i = 0; i < gprs.count; ++i) {
+    const GprOperand& gpr = gprs.list[i];
+    if (!is_homed(gpr.guest)) continue;
+    HostRegister reg = kNoHostRegister;
+    for (unsigned j = 0; j < used; ++j) {
+      if (guests[j] == gpr.guest) reg = taken[j];
+    }
+    if (reg == kNoHostRegister) {
+      reg = scratch++;
+      guests[used] = gpr.guest;
+      taken[used++] = reg;
+      asm_.mov(reg, home(gpr.guest));
+    }
+    set_field(host, gpr.field, reg);
+  }
+  asm_.encode(host);
+  for (unsigned i = 0; i < gprs.count; ++i) {
+    const GprOperand& gpr = gprs.list[i];
+    if (!gpr.written || !is_homed(gpr.guest)) continue;
+    asm_.store(home(gpr.guest), gpr.guest == guests[0] ? taken[0] : taken[1]);
+  }
+}
+
+void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn host) {
+  const Insn& insn = region_insn.insn;
+  const Access access = writes_memory(insn) ? Access::kWrite : Access::kRead;
+  // Flags that the instruction itself reads are live before it; those after it matter only through it.
+  const bool flags_live = region_insn.live_before != 0;
+  host.rm = check(region_insn, address_of(region_insn), x86::memory_operand_size(insn), access, flags_live);
+  if (HostInsn::uses_high_byte(insn)) return emit_high_byte(region_insn, host, host.rm);
+  const GprOperands gprs = gpr_operands(insn);
+  for (unsigned i = 0; i < gprs.count; ++i) {
+    const GprOperand& gpr = gprs.list[i];
+    if (!is_homed(gpr.guest)) continue;
+    HostRegister reg = kHostR10;  // a destination may be loaded over its own address
+    if (gpr.read) {
+      host.rm = collapse(host.rm);
+      reg = kHostR11;
+      asm_.mov(reg, home(gpr.guest));
+    }
+    set_field(host, gpr.field, reg);
+    asm_.encode(host);
+    if (gpr.written) asm_.store(home(gpr.guest), reg);
+    return;
+  }
+  asm_.encode(host);
+}
+
+/// AH CH DH BH cannot be encoded beside R10 and R11: for the moment of the instruction they change places with AL ... BL.
+void Emitter::emit_high_byte(const RegionInsn& region_insn, HostInsn host, const HostOperand& memory) {
+  const auto low = static_cast<HostRegister>(region_insn.insn.reg - 4);
+  const HostInsn swap{.opcode = 0x86, .has_modrm = true, .reg = region_insn.insn.reg, .rm = HostOperand::r(low)};
+  asm_.encode(swap);
+  host.rm = memory;
+  host.reg = low;
+  asm_.encode(host);
+  asm_.encode(swap);
+}
+
+void Emitter::emit_lea(const RegionInsn& region_insn) {
+  const Insn& insn = region_insn.insn;
+  if (insn.operand_size == 2) return interpret(region_insn, false);
+  Address address = address_of(region_insn);
+  address.narrow = address.narrow || insn.operand_size == 4;
+  const bool homed = is_homed(insn.reg);
+  const HostRegister to = homed ? HostRegister{kHostR10} : host_of(insn.reg);
+  if (address.constant) {
+    asm_.mov_immediate(to, address.narrow ? address.linear & 0xffffffff : address.linear);
+  } else {
+    emit_sum(to, address);
+  }
+  if (homed) asm_.store(home(insn.reg), to);
+}
+
+void Emitter::emit_push(const RegionInsn& region_insn) {
+  const Insn& insn = region_insn.insn;
+  const Operand operand = insn.row->operands[0];
+  const bool flags_live = region_insn.live_before != 0;
+  if (insn.operand_size != 8) return interpret(region_insn, false);
+  if (operand == Operand::kZv || (operand == Operand::kEv && !insn.is_memory)) {
+    const unsigned guest = operand == Operand::kZv ? insn.reg : insn.rm;
+    HostOperand to = check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live);
+    HostRegister from = host_of(guest);
+    if (is_homed(guest)) {
+      to = collapse(to);
+      from = kHostR11;
+      asm_.mov(from, home(guest));
+    }
+    asm_.store(to, from);
+  } else if (operand == Operand::kEv) {
+    const HostOperand value = HostOperand::state(state::scratch(kScratchValue));
+    asm_.mov(kHostR10, check(region_insn, address_of(region_insn), 8, Access::kRead, flags_live));
+    asm_.store(value, kHostR10);
+    const HostOperand to = collapse(check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live));
+    asm_.mov(kHostR11, value);
+    asm_.store(to, kHostR11);
+  } else if (operand == Operand::kIz || operand == Operand::kIbs) {
+    const HostOperand to = check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live);
+    asm_.store_immediate(to, static_cast<int32_t>(insn.immediate));
+  } else {
+    return interpret(region_insn, false);
+  }
+  asm_.lea(kHostR9, HostOperand::at(kHostR9, -8));
+}
+
+void Emitter::emit_pop(const RegionInsn& region_insn) {
+  const Insn& insn = region_insn.insn;
+  const Operand operand = insn.row->operands[0];
+  const bool to_register = operand == Operand::kZv || (operand == Operand::kEv && !insn.is_memory);
+  if (insn.operand_size != 8 || !to_register) return interpret(region_insn, false);
+  const unsigned guest = operand == Operand::kZv ? insn.reg : insn.rm;
+  const HostOperand from = check(region_insn, stack_address(0), 8, Access::kRead, region_insn.live_before != 0);
+  if (guest == x86::kRsp) return asm_.mov(kHostR9, from);
+  if (is_homed(guest)) {
+    asm_.mov(kHostR10, from);
+    asm_.store(home(guest), kHostR10);
+  } else {
+    asm_.mov(host_of(guest), from);
+  }
+  asm_.lea(kHostR9, HostOperand::at(kHostR9, 8));
+}
+
+void Emitter::emit_leave(const RegionInsn& region_insn) {
+  if (region_insn.insn.operand_size != 8) return interpret(region_insn, false);
+  const Address address{.base = x86::kRbp};
+  asm_.mov(kHostR10, check(region_insn, address, 8, Access::kRead, region_insn.live_before != 0));
+  asm_.lea(kHostR9, HostOperand::at(kHostRbp, 8));
+  asm_.mov(kHostRbp, HostOperand::r(kHostR10));
+}
+
+}  // namespace tenon::jit

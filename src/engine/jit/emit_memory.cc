@@ -1,0 +1,137 @@
+// Checked access to guest memory (see interp/soft_tlb.hh for the tables and why one compare is enough).
+#include "base/check.hh"
+#include "engine/jit/emitter.hh"
+
+namespace tenon::jit {
+
+namespace {
+
+constexpr unsigned kEntryShift = 4;  // log2 of sizeof(TlbEntry)
+constexpr unsigned kPageShift = 12;
+constexpr size_t kHostPage = offsetof(interp::TlbEntry, host_page);
+constexpr int32_t kTableMask = (interp::SoftTlb::kEntries - 1) << kEntryShift;
+static_assert(sizeof(interp::TlbEntry) == size_t{1} << kEntryShift && kPageSize == uint64_t{1} << kPageShift);
+
+constexpr HostOperand kChecked = HostOperand::at(kHostR11, kHostR10, 0);
+
+}  // namespace
+
+Emitter::Address Emitter::address_of(const RegionInsn& region_insn) const {
+  const x86::Insn& insn = region_insn.insn;
+  Address address{.base = insn.base, .index = insn.index, .scale = insn.scale, .displacement = insn.displacement};
+  address.narrow = insn.address_size == 4;
+  if (insn.segment >= x86::kFs) {
+    address.segment_base = offsetof(interp::Cpu, window) + insn.segment * sizeof(interp::SegmentWindow) +
+                           offsetof(interp::SegmentWindow, base);
+  }
+  const bool no_registers = insn.base == x86::kNoRegister && insn.index == x86::kNoRegister;
+  if (insn.base != x86::kRipBase && !no_registers) return address;
+  address.constant = true;
+  const uint64_t base = no_registers ? 0 : next_rip(region_insn);
+  address.linear = base + static_cast<uint64_t>(int64_t{insn.displacement});
+  if (address.narrow) address.linear &= 0xffffffff;
+  return address;
+}
+
+/// `to` = base + index << scale + displacement; R10 and R11 take homed registers.
+void Emitter::emit_sum(HostRegister to, const Address& address) {
+  HostOperand sum{.is_register = false, .scale = address.scale, .displacement = address.displacement};
+  if (address.base != x86::kNoRegister) {
+    sum.base = is_homed(address.base) ? HostRegister{kHostR10} : host_of(address.base);
+    if (is_homed(address.base)) asm_.mov(kHostR10, home(address.base));
+  }
+  if (address.index != x86::kNoRegister) {
+    sum.index = is_homed(address.index) ? HostRegister{kHostR11} : host_of(address.index);
+    if (is_homed(address.index)) asm_.mov(kHostR11, home(address.index));
+  }
+  const bool plain = sum.index == kNoHostRegister && sum.displacement == 0 && sum.base != kNoHostRegister;
+  if (!plain || address.narrow) return asm_.lea(to, sum, !address.narrow);
+  if (sum.base != to) asm_.mov(to, HostOperand::r(sum.base));
+}
+
+/// R10 = linear address.
+void Emitter::emit_linear(const Address& address, bool flags_live) {
+  if (address.constant) {
+    asm_.mov_immediate(kHostR10, address.linear);
+  } else {
+    emit_sum(kHostR10, address);
+  }
+  if (address.segment_base == 0) return;
+  if (!flags_live) return asm_.add(kHostR10, HostOperand::state(address.segment_base));
+  asm_.mov(kHostR11, HostOperand::state(address.segment_base));
+  asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostR11, 0));
+}
+
+HostOperand Emitter::check(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access,
+                           bool flags_live) {
+  CHECK(size_bytes != 0 && size_bytes <= 64);
+  return flags_live ? check_keeping_flags(insn, address, size_bytes, access)
+                    : check_short(insn, address, size_bytes, access);
+}
+
+HostOperand Emitter::check_short(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access) {
+  const bool write = access == Access::kWrite;
+  const size_t table = interp::tlb_table_offset(tlb_mode(mode_), write);
+  const uint64_t retry = asm_.address();
+  emit_linear(address, false);
+  ColdFill cold{.from = {},
+                .retry = retry,
+                .stub = stubs_.runtime.fill[tlb_mode(mode_)][write ? 1 : 0],
+                .guest_offset = insn.offset,
+                .entry_offset = -1};
+  HostOperand entry = HostOperand::state(table, kHostR11, 0);
+  if (address.constant && address.segment_base == 0) {
+    const unsigned offset = interp::SoftTlb::index_of(address.linear) << kEntryShift;
+    cold.entry_offset = static_cast<int32_t>(offset);
+    entry = HostOperand::state(table + offset);
+  } else {
+    asm_.rorx(kHostR11, kHostR10, kPageShift - kEntryShift, false);
+    asm_.and_immediate(HostOperand::r(kHostR11), kTableMask, false);
+  }
+  asm_.add(kHostR10, entry);
+  asm_.cmp_immediate(HostOperand::r(kHostR10), static_cast<int32_t>(kPageSize - size_bytes));
+  cold.from = asm_.jcc_forward(kAbove);
+  cold_fills_.push_back(cold);
+  entry.displacement += static_cast<int32_t>(kHostPage);
+  asm_.mov(kHostR11, entry);
+  return kChecked;
+}
+
+/// The same without touching flags. The crossing test adds size - 1 to the offset in the page before comparing its page
+/// bits with 0: an access that starts up to size - 1 bytes before an entry's page never looks at that entry, because the
+/// page before has another index.
+HostOperand Emitter::check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes,
+                                         Access access) {
+  const bool write = access == Access::kWrite;
+  const size_t table = interp::tlb_table_offset(tlb_mode(mode_), write);
+  const HostOperand saved_rcx = HostOperand::state(state::scratch(kScratchRcx));
+  const HostOperand entry = HostOperand::state(table, kHostR11, 3);  // R11 = 2 * index
+  const uint64_t retry = asm_.address();
+  emit_linear(address, true);
+  asm_.pext(kHostR11, kHostR10, HostOperand::state(state::kIndexMask));
+  asm_.lea(kHostR11, HostOperand::at(kHostR11, kHostR11, 0));
+  asm_.store(saved_rcx, kHostRcx);
+  asm_.mov(kHostRcx, entry);
+  asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0, static_cast<int32_t>(size_bytes - 1)));
+  asm_.pext(kHostRcx, kHostRcx, HostOperand::state(state::kPageNumberMask));
+  const Fixup hit = asm_.jrcxz_forward();
+  asm_.mov(kHostRcx, saved_rcx);
+  cold_fills_.push_back({.from = asm_.jmp_forward(),
+                         .retry = retry,
+                         .stub = stubs_.runtime.fill_linear[tlb_mode(mode_)][write ? 1 : 0],
+                         .guest_offset = insn.offset,
+                         .entry_offset = -1});
+  asm_.bind_short(hit);
+  asm_.mov(kHostRcx, entry);
+  asm_.lea(kHostR10, HostOperand::at(kHostRcx, kHostR10, 0));
+  asm_.mov(kHostRcx, saved_rcx);
+  asm_.mov(kHostR11, HostOperand::state(table + kHostPage, kHostR11, 3));
+  return kChecked;
+}
+
+HostOperand Emitter::collapse(const HostOperand& operand) {
+  asm_.lea(kHostR10, operand);
+  return HostOperand::at(kHostR10);
+}
+
+}  // namespace tenon::jit

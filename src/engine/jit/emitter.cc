@@ -1,0 +1,227 @@
+#include "engine/jit/emitter.hh"
+
+#include "engine/interp/trace_builder.hh"
+
+namespace tenon::jit {
+
+namespace {
+
+using x86::Insn;
+
+constexpr size_t in_translated(size_t offset) { return offsetof(interp::Cpu, translated) + offset; }
+
+/// Branches that the end of the block emits.
+bool emitted_by_end(BlockEnd end) {
+  switch (end) {
+    case BlockEnd::kJump:
+    case BlockEnd::kConditional:
+    case BlockEnd::kCall:
+    case BlockEnd::kIndirectJump:
+    case BlockEnd::kIndirectCall:
+    case BlockEnd::kReturn: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+size_t gpr_offset(unsigned guest) { return offsetof(interp::Cpu, gpr) + guest * sizeof(uint64_t); }
+
+namespace state {
+
+size_t scratch(unsigned slot) {
+  return in_translated(offsetof(interp::TranslatedState, scratch)) + slot * sizeof(uint64_t);
+}
+
+const size_t kPoke = in_translated(offsetof(interp::TranslatedState, poke));
+const size_t kVectorLive = in_translated(offsetof(interp::TranslatedState, vector_live));
+const size_t kX87Live = in_translated(offsetof(interp::TranslatedState, x87_live));
+const size_t kIndexMask = in_translated(offsetof(interp::TranslatedState, index_mask));
+const size_t kPageNumberMask = in_translated(offsetof(interp::TranslatedState, page_number_mask));
+const size_t kIndirectMask = in_translated(offsetof(interp::TranslatedState, indirect_mask));
+const size_t kInstructions = in_translated(offsetof(interp::TranslatedState, translated_instructions));
+const size_t kReturnStackTop = in_translated(offsetof(interp::TranslatedState, return_stack_top));
+
+size_t indirect_table(unsigned privilege) {
+  return in_translated(offsetof(interp::TranslatedState, indirect)) +
+         privilege * sizeof(interp::IndirectEntry) * interp::TranslatedState::kIndirectEntries;
+}
+
+}  // namespace state
+
+Emitter::Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const TranslatorOptions& options,
+                 Assembler& assembler, const Region& region, Fragment& fragment)
+    : cpu_(cpu),
+      stubs_(stubs),
+      options_(options),
+      asm_(assembler),
+      region_(region),
+      fragment_(fragment),
+      mode_(fragment.mode) {}
+
+void Emitter::run() {
+  for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
+  for (const BlockFixup& fixup : block_fixups_) asm_.bind(fixup.from, block_address_[fixup.block]);
+  emit_cold();
+}
+
+void Emitter::emit_block(unsigned index) {
+  const RegionBlock& block = region_.blocks[index];
+  block_address_[index] = asm_.address();
+  vector_known_ = false;
+  x87_known_ = false;
+  const uint64_t start_rip = rip_of(block.start_offset);
+  if (block.count != 0) fragment_.entries.push_back({start_rip, static_cast<uint32_t>(asm_.offset())});
+  side_entry(block.start_offset, true);
+  if (block.loop_head) poll(start_rip, block.live_in != 0);
+  if (options_.count_instructions) count_block(block);
+  const unsigned straight = block.count - (block.count != 0 && emitted_by_end(block.end) ? 1u : 0u);
+  for (unsigned i = 0; i < straight; ++i) {
+    const RegionInsn& insn = region_.insns[block.first + i];
+    if (i != 0) side_entry(insn.offset, true);
+    if (block.end == BlockEnd::kStop && i + 1u == block.count) {
+      interpret(insn, true);
+    } else {
+      emit_insn(insn);
+    }
+  }
+  if (straight != block.count && straight != 0) side_entry(region_.insns[block.first + straight].offset, true);
+  emit_end(block, index);
+}
+
+void Emitter::side_entry(uint16_t guest_offset, bool resumable) {
+  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable});
+}
+
+void Emitter::count_block(const RegionBlock& block) {
+  const HostOperand count = HostOperand::state(state::kInstructions);
+  asm_.mov(kHostR10, count);
+  asm_.lea(kHostR10, HostOperand::at(kHostR10, block.count));
+  asm_.store(count, kHostR10);
+}
+
+/// Whether the host may execute it as it is: exposed to the guest, and allowed by control registers.
+bool Emitter::is_allowed(const Insn& insn, EmitKind kind) const {
+  if (!cpu_.features.test(static_cast<size_t>(x86::required_feature(insn)))) return false;
+  const bool vector = kind == EmitKind::kVector || kind == EmitKind::kVectorX87;
+  const bool x87 = kind == EmitKind::kX87 || kind == EmitKind::kVectorX87;
+  if (x87 && (mode_ & kModeX87) == 0) return false;
+  if (!vector) return true;
+  return (mode_ & ((insn.row->flags & x86::kAvxState) != 0 ? kModeAvx : kModeVector)) != 0;
+}
+
+void Emitter::emit_insn(const RegionInsn& region_insn) {
+  const EmitKind kind = emit_kind(region_insn.insn);
+  if (!is_allowed(region_insn.insn, kind)) return interpret(region_insn, false);
+  switch (kind) {
+    case EmitKind::kInterpret:
+    case EmitKind::kBranch: return interpret(region_insn, false);
+    case EmitKind::kSame:
+    case EmitKind::kVector:
+    case EmitKind::kX87:
+    case EmitKind::kVectorX87: return emit_same(region_insn, kind);
+    case EmitKind::kNothing: return;
+    case EmitKind::kLea: return emit_lea(region_insn);
+    case EmitKind::kPush: return emit_push(region_insn);
+    case EmitKind::kPop: return emit_pop(region_insn);
+    case EmitKind::kLeave: return emit_leave(region_insn);
+  }
+}
+
+/// The interpreter's handler executes it. `stops`: nobody knows yet where control goes on.
+void Emitter::interpret(const RegionInsn& region_insn, bool stops) {
+  auto site = std::make_unique<InterpretSite>();
+  site->rip = rip_of(region_insn.offset);
+  site->next_rip = next_rip(region_insn);
+  interp::TraceBuilder builder(cpu_, x86::CodeSize::k64);
+  builder.add(region_insn.insn);
+  builder.finish(interp::end_of_trace);
+  site->set_steps(builder.steps());
+  asm_.mov_immediate(kHostR10, reinterpret_cast<uint64_t>(site.get()));
+  asm_.jmp(stubs_.runtime.exit_interpret);
+  if (!stops) site->resume = asm_.address();
+  fragment_.sites.push_back(std::move(site));
+}
+
+// --- Registers that are loaded only where they are needed.
+
+void Emitter::need_vector(const RegionInsn& insn) {
+  if (!vector_known_) need_live(insn, state::kVectorLive, stubs_.runtime.load_vector);
+  vector_known_ = true;
+}
+
+void Emitter::need_x87(const RegionInsn& insn) {
+  if (!x87_known_) need_live(insn, state::kX87Live, stubs_.runtime.load_x87);
+  x87_known_ = true;
+}
+
+void Emitter::need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stub) {
+  if (insn.live_before == 0) {
+    asm_.cmp_byte_immediate(HostOperand::state(flag_offset), 0);
+    const Fixup from = asm_.jcc_forward(kEqual);
+    return cold_loads_.push_back({.from = from, .back = asm_.address(), .stub = stub});
+  }
+  // MOVZX ECX, byte: RCX is 0 where the registers must be loaded.
+  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
+  asm_.encode({.map = x86::OpcodeMap::k0F,
+               .opcode = 0xb6,
+               .has_modrm = true,
+               .reg = kHostRcx,
+               .rm = HostOperand::state(flag_offset)});
+  const Fixup load = asm_.jrcxz_forward();
+  const Fixup live = asm_.jmp_short_forward();
+  asm_.bind_short(load);
+  asm_.call(stub);
+  asm_.bind_short(live);
+  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
+}
+
+// --- Cold code.
+
+void Emitter::emit_cold() {
+  emit_cold_fills();
+  for (const ColdLoad& load : cold_loads_) {
+    asm_.bind(load.from);
+    asm_.call(load.stub);
+    asm_.jmp(load.back);
+  }
+  emit_cold_misses();
+  emit_cold_exits();
+}
+
+void Emitter::emit_cold_fills() {
+  for (const ColdFill& fill : cold_fills_) {
+    asm_.bind(fill.from);
+    side_entry(fill.guest_offset, false);
+    if (fill.entry_offset >= 0) asm_.mov_immediate(kHostR11, static_cast<uint64_t>(fill.entry_offset));
+    asm_.call(fill.stub);
+    asm_.jmp(fill.retry);
+  }
+}
+
+void Emitter::emit_cold_misses() {
+  for (const ColdMiss& miss : cold_misses_) {
+    asm_.bind(miss.from);
+    asm_.mov_immediate(kHostR11, miss.rip);
+    asm_.store(HostOperand::state(state::scratch(kScratchBranchRip)), kHostR11);
+    asm_.store_immediate(HostOperand::state(state::scratch(kScratchBranchUndo)), miss.stack_bytes);
+    asm_.jmp(miss.stub);
+  }
+}
+
+void Emitter::emit_cold_exits() {
+  for (const ColdPollExit& exit : cold_poll_exits_) {
+    asm_.bind(exit.from);
+    exit_to(exit.target_rip, exit.target_rip);
+  }
+  for (const ColdExit& exit : cold_exits_) {
+    asm_.bind(exit.from);
+    fragment_.slots.push_back({.target_rip = exit.target_rip,
+                               .rel32_offset = exit.from.at,
+                               .stub_offset = static_cast<uint32_t>(asm_.offset()),
+                               .is_poll = exit.is_poll});
+    asm_.call(stubs_.runtime.exit_link);
+  }
+}
+
+}  // namespace tenon::jit

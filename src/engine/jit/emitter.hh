@@ -1,0 +1,181 @@
+// Emitter: host code of one region. Private to the translator.
+//
+// Instructions are emitted in order; what happens rarely (soft-TLB misses, unlinked exits, register loads) goes to cold
+// code behind the hot code, collected in lists while the hot code is made. Registers are as runtime.hh says. One commit
+// point an instruction: everything that can leave (checks of memory) comes before the first change of guest state.
+//
+// Each memory check exists in two forms: the short one changes flags and is used where they are dead, the other keeps
+// them (PEXT, LEA, JRCXZ) and spills RCX for a moment.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/jit/assembler.hh"
+#include "engine/jit/code_cache.hh"
+#include "engine/jit/emit_kind.hh"
+#include "engine/jit/mode.hh"
+#include "engine/jit/region.hh"
+#include "engine/jit/runtime.hh"
+#include "engine/jit/translator.hh"
+
+namespace tenon::jit {
+
+class Emitter {
+ public:
+  Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const TranslatorOptions& options, Assembler& assembler,
+          const Region& region, Fragment& fragment);
+
+  /// Emits the region into the assembler's buffer and fills in the fragment's entries, slots, side table and sites.
+  void run();
+
+ private:
+  // --- What the cold lists hold.
+  struct ColdFill {
+    Fixup from;
+    uint64_t retry = 0;  // executable address
+    uint64_t stub = 0;
+    uint16_t guest_offset = 0;
+    int32_t entry_offset = -1;  // of the soft-TLB entry in its table, where R11 does not hold it
+  };
+  struct ColdLoad {  // of vector or x87 registers
+    Fixup from;
+    uint64_t back = 0;
+    uint64_t stub = 0;
+  };
+  struct ColdExit {
+    Fixup from;  // becomes the slot's rel32
+    uint64_t target_rip = 0;
+    bool is_poll = false;
+  };
+  struct ColdPollExit {  // a conditional branch backward out of the region: polls, then leaves
+    Fixup from;
+    uint64_t target_rip = 0;
+  };
+  /// An indirect branch that was not found: what it takes to undo it goes to scratch, for targets that are not canonical.
+  struct ColdMiss {
+    Fixup from;
+    uint64_t rip = 0;
+    int32_t stack_bytes = 0;
+    uint64_t stub = 0;
+  };
+  struct BlockFixup {
+    Fixup from;
+    uint8_t block = 0;
+  };
+
+  // --- emitter.cc: the region as a whole.
+  void emit_block(unsigned index);
+  void emit_insn(const RegionInsn& insn);
+  void emit_cold();
+  void emit_cold_fills();
+  void emit_cold_misses();
+  void emit_cold_exits();
+  void count_block(const RegionBlock& block);
+  void side_entry(uint16_t guest_offset, bool resumable);
+  void need_vector(const RegionInsn& insn);
+  void need_x87(const RegionInsn& insn);
+  void need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stub);
+  void interpret(const RegionInsn& insn, bool stops);
+  bool is_allowed(const x86::Insn& insn, EmitKind kind) const;
+  uint64_t rip_of(unsigned guest_offset) const { return fragment_.linear_page + guest_offset; }
+  uint64_t next_rip(const RegionInsn& insn) const { return rip_of(insn.offset) + insn.insn.length; }
+
+  // --- emit_memory.cc: checked access to guest memory. All leave a host operand made of R10 and R11.
+  enum class Access : uint8_t { kRead, kWrite };
+  /// Where an access goes, in guest registers.
+  struct Address {
+    uint8_t base = x86::kNoRegister;
+    uint8_t index = x86::kNoRegister;
+    uint8_t scale = 0;
+    int32_t displacement = 0;
+    bool narrow = false;      // cut to 32 bits
+    size_t segment_base = 0;  // offset in Cpu of a base to add; 0: none
+    bool constant = false;    // `linear` is the address (before the segment base)
+    uint64_t linear = 0;
+  };
+  Address address_of(const RegionInsn& insn) const;
+  static Address stack_address(int32_t displacement) { return {.base = x86::kRsp, .displacement = displacement}; }
+  /// The soft-TLB check of [address, address + size).
+  HostOperand check(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access,
+                    bool flags_live);
+  HostOperand check_short(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
+  HostOperand check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
+  void emit_linear(const Address& address, bool flags_live);
+  void emit_sum(HostRegister to, const Address& address);
+  /// [R11 + R10] into [R10], so that R11 is free.
+  HostOperand collapse(const HostOperand& operand);
+
+  // --- emit_integer.cc
+  void emit_same(const RegionInsn& insn, EmitKind kind);
+  void emit_same_memory(const RegionInsn& insn, HostInsn host);
+  void emit_same_registers(const RegionInsn& insn, HostInsn host);
+  void emit_high_byte(const RegionInsn& insn, HostInsn host, const HostOperand& memory);
+  void emit_lea(const RegionInsn& insn);
+  void emit_push(const RegionInsn& insn);
+  void emit_pop(const RegionInsn& insn);
+  void emit_leave(const RegionInsn& insn);
+
+  // --- emit_branch.cc: the ends of blocks.
+  void emit_end(const RegionBlock& block, unsigned index);
+  void emit_conditional(const RegionBlock& block, const RegionInsn& insn);
+  void emit_counter_branch(const RegionBlock& block, const RegionInsn& insn);
+  void emit_call(const RegionBlock& block, const RegionInsn& insn, unsigned index);
+  void emit_indirect_jump(const RegionInsn& insn);
+  void emit_indirect_call(const RegionBlock& block, const RegionInsn& insn);
+  void emit_return(const RegionInsn& insn);
+  void push_return_address(const RegionInsn& insn);
+  void load_target(const RegionInsn& insn);
+  void indirect_lookup(const RegionInsn& insn, int32_t stack_bytes);
+  void poll(uint64_t rip, bool flags_live);
+  void go_to(uint8_t block, uint64_t rip, uint64_t from_rip, unsigned next_block);
+  void branch_to(Fixup from, uint8_t block, uint64_t target_rip, uint64_t from_rip);
+  void exit_to(uint64_t rip, uint64_t from_rip);
+
+  interp::Cpu& cpu_;
+  const TranslatorStubs& stubs_;
+  const TranslatorOptions& options_;
+  Assembler& asm_;
+  const Region& region_;
+  Fragment& fragment_;
+  Mode mode_;
+
+  bool vector_known_ = false;  // the guest's vector registers are live here whatever way led here
+  bool x87_known_ = false;
+  std::array<uint64_t, kRegionBlocksMax> block_address_{};  // executable; 0: not emitted yet
+  std::vector<BlockFixup> block_fixups_;
+  std::vector<ColdFill> cold_fills_;
+  std::vector<ColdLoad> cold_loads_;
+  std::vector<ColdExit> cold_exits_;
+  std::vector<ColdPollExit> cold_poll_exits_;
+  std::vector<ColdMiss> cold_misses_;
+};
+
+// --- Where things are, for all emitters.
+
+constexpr bool is_homed(unsigned guest) { return guest >= 9 && guest <= 11; }
+/// Host register of a pinned guest register.
+constexpr HostRegister host_of(unsigned guest) {
+  return guest == x86::kRsp ? HostRegister{kHostR9} : static_cast<HostRegister>(guest);
+}
+size_t gpr_offset(unsigned guest);
+inline HostOperand home(unsigned guest) { return HostOperand::state(gpr_offset(guest)); }
+
+/// Offsets in Cpu of what templates use.
+namespace state {
+size_t scratch(unsigned slot);
+extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kIndirectMask, kInstructions,
+    kReturnStackTop;
+size_t indirect_table(unsigned privilege);
+}  // namespace state
+
+/// Uses of TranslatedState::scratch.
+enum ScratchSlot : unsigned {
+  kScratchRcx = 0,         // RCX while a flag-keeping check runs
+  kScratchValue = 1,       // PUSH of memory, target of an indirect call
+  kScratchBranchRip = 2,   // for ExitCode::kIndirect: the branch instruction, and what to add to RSP to undo it
+  kScratchBranchUndo = 3,
+  kScratchResume = 4,      // where the vector-loading entry goes
+};
+
+}  // namespace tenon::jit

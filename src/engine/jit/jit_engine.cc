@@ -1,0 +1,81 @@
+#include "engine/jit/jit_engine.hh"
+
+#include "engine/interp/interp_vcpu.hh"
+#include "engine/jit/runner.hh"
+#include "engine/x86/cpuid.hh"
+
+namespace tenon {
+
+namespace {
+
+class JitVcpu final : public Vcpu {
+ public:
+  JitVcpu(const VcpuConfig& config, GuestMemory& memory, Clock& clock, interp::Safepoint& safepoint)
+      : interpreter_(config, memory, clock, safepoint) {}
+  ~JitVcpu() override { interpreter_.set_accelerator(nullptr); }
+
+  Result<void> prepare(const jit::RunnerOptions& options) {
+    TRY(interpreter_.prepare());
+    runner_ = TRY(jit::Runner::create(interpreter_.cpu(), options));
+    interpreter_.set_accelerator(runner_.get());
+    return {};
+  }
+
+  Halt run(CpuIo& io) override {
+    const Result<void> prepared = runner_->prepare_thread();
+    if (!prepared) return {.reason = Halt::Reason::kError, .detail = prepared.error().message()};
+    return interpreter_.run(io);
+  }
+
+  void request_stop() override { interpreter_.request_stop(); }
+  x86::CpuState get_state() override { return interpreter_.get_state(); }
+  Result<void> set_state(const x86::CpuState& state) override { return interpreter_.set_state(state); }
+  VcpuStats stats() const override { return interpreter_.stats(); }
+
+ private:
+  interp::InterpVcpu interpreter_;
+  std::unique_ptr<jit::Runner> runner_;
+};
+
+class JitEngine final : public Engine {
+ public:
+  explicit JitEngine(const JitOptions& options) {
+    options_.cache_bytes = options.cache_bytes;
+    options_.translator.strict_flags = options.strict_flags;
+    options_.translator.count_instructions = options.count_instructions;
+  }
+
+  std::string_view name() const override { return "jit"; }
+  Result<std::vector<CpuidEntry>> supported_cpuid() const override { return x86::software_engine_cpuid(); }
+
+  Result<void> attach(GuestMemory& memory, Clock& clock) override {
+    memory_ = &memory;
+    clock_ = &clock;
+    return {};
+  }
+
+  Result<std::unique_ptr<Vcpu>> create_vcpu(const VcpuConfig& config) override {
+    if (memory_ == nullptr)
+      return fail(ErrorCode::kInvalidArgument, "create_vcpu before attach: attach guest memory first");
+    if (config.signal == nullptr)
+      return fail(ErrorCode::kInvalidArgument, "create_vcpu without a VcpuSignal: give one");
+    auto vcpu = std::make_unique<JitVcpu>(config, *memory_, *clock_, safepoint_);
+    TRY(vcpu->prepare(options_));
+    return vcpu;
+  }
+
+ private:
+  jit::RunnerOptions options_;
+  GuestMemory* memory_ = nullptr;
+  Clock* clock_ = nullptr;
+  interp::Safepoint safepoint_;  // outlives the vCPUs: they are destroyed before their engine
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> make_jit_engine(const JitOptions& options) {
+  TRY(jit::check_host_cpu());
+  return std::make_unique<JitEngine>(options);
+}
+
+}  // namespace tenon

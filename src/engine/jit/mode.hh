@@ -1,0 +1,26 @@
+// Mode: everything beside its bytes and addresses that the translation of 64-bit code depends on, in one byte.
+#pragma once
+
+#include "engine/interp/cpu.hh"
+#include "engine/jit/code_cache.hh"
+
+namespace tenon::jit {
+
+enum ModeBits : Mode {
+  kModeTlb = 3,          // Cpu::TlbMode in the low bits: which soft-TLB tables are looked at
+  kModeUser = 1 << 2,    // CPL 3
+  kModeSystem = 1 << 3,  // CPL 0
+  kModeVector = 1 << 4,  // legacy SSE may run: CR0.EM = CR0.TS = 0, CR4.OSFXSR = 1 (SDM Vol. 3 Table 13-1)
+  kModeAvx = 1 << 5,     // VEX may run: CR4.OSXSAVE = 1, XCR0[2:1] = 3, CR0.TS = 0 (SDM Vol. 2 2.4)
+  kModeX87 = 1 << 6,     // CR0.EM = CR0.TS = 0
+  kModeInvalid = 1 << 7, // code that is not translated: not 64-bit, or watched (kTlbNever)
+};
+
+inline interp::TlbMode tlb_mode(Mode mode) { return static_cast<interp::TlbMode>(mode & kModeTlb); }
+/// Index into the tables of TranslatedState that differ by privilege.
+inline unsigned privilege(Mode mode) { return (mode & kModeUser) != 0 ? 1 : 0; }
+
+/// The mode `cpu` runs in now.
+Mode current_mode(const interp::Cpu& cpu);
+
+}  // namespace tenon::jit

@@ -1,0 +1,371 @@
+#include "engine/jit/runner.hh"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.hh"
+#include "engine/interp/cpu_inline.hh"
+#include "engine/interp/trace_cache.hh"
+#include "engine/jit/emitter.hh"
+
+namespace tenon::jit {
+
+namespace {
+
+using interp::Cpu;
+using interp::TranslatedState;
+
+constexpr size_t kStubBytes = 16 << 10;
+constexpr uint64_t kPageMask = ~(kPageSize - 1);
+constexpr unsigned kIndirectShift = 3;
+
+uint64_t now_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+unsigned indirect_index(uint64_t rip) {
+  return static_cast<unsigned>(rip >> kIndirectShift) % TranslatedState::kIndirectEntries;
+}
+
+/// 2^63 is no canonical address, and would only lead to the miss.
+interp::IndirectEntry empty_indirect(const Stubs& stubs) {
+  return {.negative_target = uint64_t{1} << 63, .host = stubs.exit_indirect};
+}
+
+}  // namespace
+
+Runner::Runner(Cpu& cpu, const RunnerOptions& options, std::unique_ptr<CodeCache> cache)
+    : cpu_(cpu), state_(cpu_.translated), options_(options), cache_(std::move(cache)) {}
+
+Runner::~Runner() = default;
+
+Result<std::unique_ptr<Runner>> Runner::create(Cpu& cpu, const RunnerOptions& options) {
+  TRY(check_host_cpu());
+  auto cache = TRY(CodeCache::create(options.cache_bytes, kStubBytes,
+                                      offsetof(Cpu, translated) + offsetof(TranslatedState, code_pages)));
+  std::unique_ptr<Runner> runner(new Runner(cpu, options, std::move(cache)));
+  runner->make_stubs();
+  return runner;
+}
+
+void Runner::make_stubs() {
+  Assembler assembler(cache_->stub_buffer(), cache_->stub_address());
+  const Stubs runtime = jit::make_stubs(assembler, cpu_);
+  stubs_ = make_translator_stubs(assembler, runtime);
+  CHECK(!assembler.overflowed());
+  translator_ = std::make_unique<Translator>(cpu_, *cache_, stubs_, options_.translator);
+  state_.index_mask = uint64_t{interp::SoftTlb::kEntries - 1} * kPageSize;
+  state_.page_number_mask = kPageMask;
+  state_.indirect_mask = uint64_t{TranslatedState::kIndirectEntries - 1} << kIndirectShift;
+  for (auto& table : state_.indirect) table.fill(empty_indirect(runtime));
+  generation_ = cache_->generation();
+}
+
+Result<void> Runner::prepare_thread() {
+  if (thread_ != nullptr) return {};
+  thread_ = TRY(HostThread::create(cpu_, cache_->stub_address(), options_.cache_bytes, stubs_.runtime));
+  reset_return_stack_ = true;
+  return {};
+}
+
+// --- What translated code remembers.
+
+void Runner::drop_indirect(unsigned privilege_index, bool keep_global) {
+  for (const bool global : {false, true}) {
+    if (global && keep_global) continue;
+    std::vector<uint16_t>& used = indirect_used_[privilege_index][global ? 1 : 0];
+    for (const uint16_t index : used) {
+      state_.indirect[privilege_index][index] = empty_indirect(stubs_.runtime);
+    }
+    used.clear();
+  }
+}
+
+void Runner::drop_remembered(bool keep_global) {
+  ++local_stamp_;
+  if (!keep_global) ++global_stamp_;
+  for (unsigned i = 0; i < 2; ++i) {
+    drop_indirect(i, keep_global);
+    for (const bool global : {false, true}) {
+      if (global && keep_global) continue;
+      std::vector<uint16_t>& used = code_pages_used_[i][global ? 1 : 0];
+      for (const uint16_t index : used) state_.code_pages[i][index] = 0;
+      used.clear();
+    }
+  }
+  reset_return_stack();
+}
+
+void Runner::forget_code_translations(bool keep_global) {
+  drop_remembered(keep_global);
+  if (keep_global) return;
+  cache_->unlink_global();
+  seen_.reset();
+}
+
+void Runner::forget_code_translation(uint64_t linear) {
+  if (!seen_.test(linear / kPageSize % kSeenBits)) return;
+  forget_code_translations(false);
+}
+
+void Runner::code_context_changed(Cpu&) { mode_ = kModeInvalid; }
+
+/// Addresses of removed code must not be used again.
+void Runner::drop_after_removal() {
+  if (generation_ == cache_->generation()) return;
+  generation_ = cache_->generation();
+  drop_remembered(false);
+}
+
+void Runner::code_changed(Gpa gpa, uint64_t size_bytes) {
+  const uint64_t last = gpa.value() + std::max<uint64_t>(size_bytes, 1) - 1;
+  for (uint64_t page = gpa.value() & kPageMask; page <= last; page += kPageSize) {
+    const uint64_t first_byte = std::max(gpa.value(), page) % kPageSize;
+    const uint64_t last_byte = std::min(last, page + kPageSize - 1) % kPageSize;
+    const uint64_t first_granule = first_byte / CodeWatch::kGranuleSize;
+    const uint64_t last_granule = last_byte / CodeWatch::kGranuleSize;
+    cache_->invalidate(page, (~uint64_t{0} << first_granule) & (~uint64_t{0} >> (63 - last_granule)));
+  }
+  drop_after_removal();
+}
+
+void Runner::any_code_changed() {
+  for (const uint64_t page : cache_->pages()) {
+    const CodeWatch::Page* watch = cpu_.memory->code_watch().page(Gpa(page));
+    const auto version = versions_.find(page);
+    const bool same = watch != nullptr && version != versions_.end() &&
+                      watch->version.load(std::memory_order_acquire) == version->second;
+    if (!same) cache_->invalidate(page, ~uint64_t{0});
+  }
+  versions_.clear();
+  for (const uint64_t page : cache_->pages()) {
+    const CodeWatch::Page* watch = cpu_.memory->code_watch().page(Gpa(page));
+    if (watch != nullptr) versions_[page] = watch->version.load(std::memory_order_acquire);
+  }
+  drop_after_removal();
+}
+
+/// Takes the mode as it is now.
+void Runner::refresh_mode() {
+  const Mode now = current_mode(cpu_);
+  if (now == mode_) return;
+  mode_ = now;
+  if (now == kModeInvalid) return;
+  reset_return_stack();
+  Mode& last = last_mode_[privilege(now)];
+  if (last != now) drop_indirect(privilege(now), false);
+  last = now;
+}
+
+void Runner::remember_indirect(uint64_t rip, uint64_t host) {
+  const unsigned side = privilege(mode_);
+  const FetchLine& line = fetch_[side][rip / kPageSize % kFetchLines];
+  const unsigned index = indirect_index(rip);
+  state_.indirect[side][index] = {.negative_target = uint64_t{0} - rip, .host = host};
+  indirect_used_[side][line.global ? 1 : 0].push_back(static_cast<uint16_t>(index));
+}
+
+// --- Finding code.
+
+/// Where `rip` lies for a fetch now. nullptr: its fault is pending.
+const Runner::FetchLine* Runner::fetch(uint64_t rip) {
+  const uint64_t page = rip / kPageSize;
+  const unsigned side = privilege(mode_);
+  FetchLine& line = fetch_[side][page % kFetchLines];
+  if (line.page == page && line.stamp == (line.global ? global_stamp_ : local_stamp_)) return &line;
+  interp::Translation translation;
+  if (!cpu_.translate_fetch(rip, translation)) return nullptr;
+  line = {.page = page,
+          .gpa_page = translation.gpa.value() & kPageMask,
+          .stamp = translation.global ? global_stamp_ : local_stamp_,
+          .global = translation.global};
+  seen_.set(page % kSeenBits);
+  const auto index = static_cast<uint16_t>(page % TranslatedState::kCodePages);
+  state_.code_pages[side][index] = cache_->mapping_number(page * kPageSize, line.gpa_page);
+  code_pages_used_[side][line.global ? 1 : 0].push_back(index);
+  return &line;
+}
+
+/// Executable address for `rip`; 0 where its fetch faults (then that is pending) or nothing there can be translated.
+uint64_t Runner::look_up(uint64_t rip) {
+  ++stats_.look_ups;
+  refresh_mode();
+  if (mode_ == kModeInvalid) return 0;
+  const FetchLine* line = fetch(rip);
+  if (line == nullptr) return 0;
+  // The line may have been evicted from code_pages by another page of the same index.
+  state_.code_pages[privilege(mode_)][rip / kPageSize % TranslatedState::kCodePages] =
+      cache_->mapping_number(rip & kPageMask, line->gpa_page);
+  const uint64_t host = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode_);
+  return host != 0 ? host : translate(rip, *line);
+}
+
+/// Sets the granules, so that later writes are noticed, and says whether the page still holds what was translated from.
+bool Runner::watch(uint64_t gpa_page, uint64_t granules) {
+  CodeWatch::Page* page = cpu_.memory->code_watch().page(Gpa(gpa_page));
+  if (page == nullptr) return false;
+  uint64_t version = 0;
+  do {
+    cpu_.safepoint->set_code_granules(cpu_, *page, granules);
+    version = page->version.load(std::memory_order_seq_cst);
+    // Another vCPU may be giving the page up as data just now: it clears the granules first.
+  } while ((page->granules.load(std::memory_order_seq_cst) & granules) != granules);
+  versions_.try_emplace(gpa_page, version);
+  std::array<uint8_t, kPageSize> now;
+  if (!cpu_.memory->read(Gpa(gpa_page), std::as_writable_bytes(std::span(now)))) return false;
+  for (unsigned i = 0; i < 64; ++i) {
+    const size_t at = i * CodeWatch::kGranuleSize;
+    if ((granules >> i & 1) == 0) continue;
+    if (std::memcmp(&now[at], &page_copy_[at], CodeWatch::kGranuleSize) != 0) return false;
+  }
+  return true;
+}
+
+uint64_t Runner::translate(uint64_t rip, const FetchLine& found) {
+  const FetchLine line = found;
+  const uint64_t start_ns = now_ns();
+  constexpr unsigned kTries = 8;  // another vCPU may be writing the page all the time
+  Fragment* fragment = nullptr;
+  for (unsigned i = 0; i < kTries; ++i) {
+    if (!cpu_.memory->read(Gpa(line.gpa_page), std::as_writable_bytes(std::span(page_copy_)))) break;
+    translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize));
+    if (!watch(line.gpa_page, translator_->region().granules)) continue;
+    fragment = translator_->translate(rip & kPageMask, line.gpa_page, line.global, mode_);
+    break;
+  }
+  drop_after_removal();
+  // What was forgotten meanwhile includes this page.
+  state_.code_pages[privilege(mode_)][rip / kPageSize % TranslatedState::kCodePages] =
+      cache_->mapping_number(rip & kPageMask, line.gpa_page);
+  stats_.translation_ns += now_ns() - start_ns;
+  if (fragment == nullptr) {
+    ++stats_.untranslatable;
+    return 0;
+  }
+  ++cpu_.counters.traces_decoded;
+  return cache_->find(rip, line.gpa_page | (rip % kPageSize), mode_);
+}
+
+// --- Running it.
+
+bool Runner::must_leave() const {
+  return cpu_.attention != 0 || state_.poke.load(std::memory_order_relaxed) != 0;
+}
+
+bool Runner::run(Cpu&) {
+  uint64_t host = look_up(cpu_.rip);
+  if (host == 0) return cpu_.has_fault;
+  while (host != 0) {
+    enter(host);
+    host = after_exit();
+  }
+  return true;
+}
+
+void Runner::enter(uint64_t host) {
+  if (reset_return_stack_) {
+    thread_->reset_return_stack();
+    reset_return_stack_ = false;
+  }
+  thread_->arm_deadline();
+  stubs_.runtime.enter(host);
+}
+
+/// Where to go on in the middle of a block: through a stub that loads the registers that were live at the exit.
+uint64_t Runner::resume_target(uint64_t host) {
+  const bool vector = state_.vector_was_live != 0;
+  const bool x87 = state_.x87_was_live != 0;
+  if (!vector && !x87) return host;
+  state_.scratch[kScratchResume] = host;
+  if (vector && x87) return stubs_.resume_both;
+  return vector ? stubs_.resume_vector : stubs_.resume_x87;
+}
+
+/// Executable address to go on at, or 0 to return to the run loop at cpu.rip.
+uint64_t Runner::after_exit() {
+  const uint64_t argument = state_.exit_argument;
+  switch (static_cast<ExitCode>(state_.exit_code)) {
+    case ExitCode::kLink: return after_link(argument);
+    case ExitCode::kIndirect: return after_indirect(argument);
+    case ExitCode::kInterpret: return after_interpret(*reinterpret_cast<InterpretSite*>(argument));
+    case ExitCode::kSlowAccess: ++stats_.exits_slow_access; return after_fault(argument);
+    case ExitCode::kHostFault: ++stats_.exits_host_fault; return after_fault(argument);
+  }
+  CHECK(false);
+}
+
+uint64_t Runner::after_link(uint64_t argument) {
+  Fragment* from = cache_->fragment_at(argument - 1);
+  CHECK(from != nullptr);
+  const LinkSlot* slot = from->slot_at(argument);
+  CHECK(slot != nullptr);
+  cpu_.rip = slot->target_rip;
+  if (slot->is_poll) {
+    ++stats_.exits_poll;
+    return 0;
+  }
+  ++stats_.exits_link;
+  const uint64_t generation = cache_->generation();
+  const uint64_t host = look_up(cpu_.rip);
+  if (host != 0 && generation == cache_->generation()) cache_->link(*from, *slot, host, privilege(mode_));
+  return must_leave() ? 0 : host;
+}
+
+uint64_t Runner::after_indirect(uint64_t target) {
+  ++stats_.exits_indirect;
+  if (!x86::is_canonical(target)) {
+    // #GP belongs to the branch (SDM Vol. 2, JMP, CALL, RET): it is undone, and the interpreter raises it.
+    cpu_.rip = state_.scratch[kScratchBranchRip];
+    cpu_.gpr[x86::kRsp] -= state_.scratch[kScratchBranchUndo];
+    cpu_.interpret_one();
+    return 0;
+  }
+  cpu_.rip = target;
+  if (must_leave()) return 0;
+  const uint64_t host = look_up(target);
+  if (host != 0) remember_indirect(target, host);
+  return must_leave() ? 0 : host;
+}
+
+uint64_t Runner::after_interpret(InterpretSite& site) {
+  ++stats_.exits_interpret;
+  const uint64_t generation = cache_->generation();
+  const uint64_t next_rip = site.next_rip;
+  const uint64_t resume = site.resume;
+  cpu_.gpr[Cpu::kTraceRip] = site.rip;
+  ++cpu_.instructions;
+  cpu_.traces->running = nullptr;
+  site.steps[0].handler(cpu_, site.steps);
+  if (must_leave()) return 0;
+  const bool same = resume != 0 && cpu_.rip == next_rip && generation == cache_->generation() && mode_ != kModeInvalid &&
+                    !reset_return_stack_;
+  return same ? resume_target(resume) : look_up(cpu_.rip);
+}
+
+/// The instruction at host `address` could not be executed as it is: the interpreter does it, or raises its exception.
+uint64_t Runner::after_fault(uint64_t address) {
+  const Fragment* fragment = cache_->fragment_at(address);
+  CHECK(fragment != nullptr);
+  const SideEntry* side = fragment->side_at(address);
+  CHECK(side != nullptr);
+  const uint64_t linear_page = fragment->linear_page;
+  const uint64_t generation = cache_->generation();
+  cpu_.rip = linear_page + side->guest_offset;
+  cpu_.interpret_one();
+  if (must_leave()) return 0;
+  const bool same = generation == cache_->generation() && mode_ != kModeInvalid && !reset_return_stack_ &&
+                    (cpu_.rip & kPageMask) == linear_page;
+  if (same) {
+    for (const SideEntry& entry : fragment->side) {
+      if (entry.resumable && entry.guest_offset == cpu_.rip % kPageSize)
+        return resume_target(fragment->host + entry.host_offset);
+    }
+  }
+  return look_up(cpu_.rip);
+}
+
+}  // namespace tenon::jit

@@ -1,0 +1,126 @@
+// Runner: runs one vCPU's translated code: finds or makes it, enters it, and deals with why it was left.
+//
+// It is the Accelerator behind an interpreter's run loop, so it returns whenever something between two instructions is to
+// be done. It answers for everything that remembers where code is: the indirect-branch cache, code_pages, the shadow
+// return stack and links; all of it is dropped when translations of code are forgotten or code is removed.
+//
+// Threads: the vCPU's own.
+#pragma once
+
+#include <array>
+#include <bitset>
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.hh"
+#include "engine/interp/accelerator.hh"
+#include "engine/interp/cpu.hh"
+#include "engine/jit/code_cache.hh"
+#include "engine/jit/mode.hh"
+#include "engine/jit/runtime.hh"
+#include "engine/jit/translator.hh"
+
+namespace tenon::jit {
+
+struct RunnerOptions {
+  TranslatorOptions translator;
+  size_t cache_bytes = size_t{64} << 20;
+};
+
+struct RunnerStats {
+  uint64_t exits_link = 0;
+  uint64_t exits_poll = 0;
+  uint64_t exits_indirect = 0;
+  uint64_t exits_interpret = 0;
+  uint64_t exits_slow_access = 0;
+  uint64_t exits_host_fault = 0;
+  uint64_t look_ups = 0;
+  uint64_t translation_ns = 0;
+  uint64_t untranslatable = 0;
+};
+
+class Runner final : public interp::Accelerator {
+ public:
+  static Result<std::unique_ptr<Runner>> create(interp::Cpu& cpu, const RunnerOptions& options);
+  ~Runner() override;
+
+  /// Before the vCPU's run(), on its thread: signals, GS base, shadow stack.
+  Result<void> prepare_thread();
+
+  bool run(interp::Cpu& cpu) override;
+  void forget_code_translations(bool keep_global) override;
+  void forget_code_translation(uint64_t linear) override;
+  void code_context_changed(interp::Cpu& cpu) override;
+  void code_changed(Gpa gpa, uint64_t size_bytes) override;
+  void any_code_changed() override;
+
+  const RunnerStats& stats() const { return stats_; }
+  CodeCacheStats cache_stats() const { return cache_->stats(); }
+
+ private:
+  static constexpr unsigned kFetchLines = 256;
+  static constexpr unsigned kSeenBits = 4096;
+
+  /// Translation of one page of code for one privilege; holds while `stamp` is the current one of its kind.
+  struct FetchLine {
+    uint64_t page = ~uint64_t{0};
+    uint64_t gpa_page = 0;
+    uint64_t stamp = 0;
+    bool global = false;
+  };
+
+  Runner(interp::Cpu& cpu, const RunnerOptions& options, std::unique_ptr<CodeCache> cache);
+  void make_stubs();
+
+  // --- What translated code remembers.
+  void refresh_mode();
+  void drop_remembered(bool keep_global);
+  void drop_indirect(unsigned privilege, bool keep_global);
+  void drop_after_removal();
+  void remember_indirect(uint64_t rip, uint64_t host);
+  void reset_return_stack() { reset_return_stack_ = true; }
+
+  // --- Finding code.
+  uint64_t look_up(uint64_t rip);
+  const FetchLine* fetch(uint64_t rip);
+  uint64_t translate(uint64_t rip, const FetchLine& line);
+  bool watch(uint64_t gpa_page, uint64_t granules);
+
+  // --- Running it.
+  void enter(uint64_t host);
+  uint64_t resume_target(uint64_t host);
+  uint64_t after_exit();
+  uint64_t after_link(uint64_t argument);
+  uint64_t after_indirect(uint64_t target);
+  uint64_t after_interpret(InterpretSite& site);
+  uint64_t after_fault(uint64_t address);
+  bool must_leave() const;
+
+  interp::Cpu& cpu_;
+  interp::TranslatedState& state_;
+  RunnerOptions options_;
+  std::unique_ptr<CodeCache> cache_;
+  TranslatorStubs stubs_;
+  std::unique_ptr<Translator> translator_;
+  std::unique_ptr<HostThread> thread_;
+
+  Mode mode_ = kModeInvalid;
+  std::array<Mode, 2> last_mode_{kModeInvalid, kModeInvalid};  // by privilege: whose code `indirect` names
+  bool reset_return_stack_ = true;
+  uint64_t generation_ = 0;  // of the cache, that everything remembered belongs to
+  uint64_t local_stamp_ = 1;
+  uint64_t global_stamp_ = 1;
+  std::array<std::array<FetchLine, kFetchLines>, 2> fetch_{};
+  std::bitset<kSeenBits> seen_;  // linear pages (hashed) that something remembered relies on
+  /// Entries of `indirect` in use, by privilege and whether their page is global.
+  std::vector<uint16_t> indirect_used_[2][2];
+  std::vector<uint16_t> code_pages_used_[2][2];
+  std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
+  /// The page translated last, as find_region wants it.
+  std::array<uint8_t, kPageSize> page_copy_;
+  RunnerStats stats_;
+};
+
+}  // namespace tenon::jit

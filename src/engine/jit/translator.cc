@@ -1,0 +1,43 @@
+#include "engine/jit/translator.hh"
+
+#include "engine/jit/emitter.hh"
+
+namespace tenon::jit {
+
+namespace {
+
+/// Room that no region of the largest size needs more than; 64 instructions of at most 400 bytes, hot and cold.
+constexpr size_t kRoomBytes = 32 << 10;
+
+uint16_t guest_bytes(const Region& region) {
+  unsigned bytes = 0;
+  for (unsigned i = 0; i < region.insn_count; ++i) bytes += region.insns[i].insn.length;
+  return static_cast<uint16_t>(bytes);
+}
+
+}  // namespace
+
+void Translator::find(std::span<const uint8_t, 4096> page, unsigned offset) {
+  find_region(page, offset, {.strict_flags = options_.strict_flags, .insns_max = options_.insns_max}, region_);
+}
+
+Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool global, Mode mode) {
+  if (region_.blocks[0].count == 0) return nullptr;
+  const CodeCache::Room room = cache_.reserve(kRoomBytes);
+  auto fragment = std::make_unique<Fragment>();
+  fragment->linear_page = linear_page;
+  fragment->gpa_page = gpa_page;
+  fragment->mode = mode;
+  fragment->global = global;
+  fragment->granules = region_.granules;
+  fragment->host = room.executable;
+  fragment->guest_instructions = region_.insn_count;
+  fragment->guest_bytes = guest_bytes(region_);
+  Assembler assembler(room.buffer, room.executable);
+  Emitter(cpu_, stubs_, options_, assembler, region_, *fragment).run();
+  if (assembler.overflowed()) return nullptr;
+  fragment->size_bytes = static_cast<uint32_t>(assembler.offset());
+  return cache_.add(std::move(fragment));
+}
+
+}  // namespace tenon::jit

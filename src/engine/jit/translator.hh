@@ -1,0 +1,62 @@
+// Translator: from a guest page and an address to a Fragment of host code.
+//
+// Flow: region.hh finds what to translate and which flags live; emitter.hh writes host code, one template for each
+// EmitKind; code_cache.hh takes the result. Guest instructions without a template become calls of the interpreter's
+// handlers (InterpretSite).
+//
+// Source: SDM Vol. 2 for instructions; conventions of the code: runtime.hh.
+#pragma once
+
+#include <span>
+
+#include "engine/interp/cpu.hh"
+#include "engine/jit/code_cache.hh"
+#include "engine/jit/region.hh"
+#include "engine/jit/runtime.hh"
+
+namespace tenon::jit {
+
+struct TranslatorOptions {
+  bool strict_flags = false;        // arithmetic flags are exact at every fault, also where no guest could tell
+  bool count_instructions = false;  // TranslatedState::translated_instructions
+  bool force_slow = false;          // fault injection: every memory access is the interpreter's
+  unsigned insns_max = kRegionInsnsMax;
+};
+
+/// Stubs that depend on how branches are translated, beside runtime.hh's.
+struct TranslatorStubs {
+  Stubs runtime;
+  /// Jumped to with R10 = guest RIP after a miss of the shadow return stack: empties it, polls, looks into the
+  /// indirect-branch cache. By privilege.
+  uint64_t return_miss[2] = {};
+  /// enter() target that first makes the registers live that were so at the last exit, then goes to
+  /// scratch[kScratchResume].
+  uint64_t resume_vector = 0;
+  uint64_t resume_x87 = 0;
+  uint64_t resume_both = 0;
+};
+
+TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime);
+
+class Translator {
+ public:
+  Translator(interp::Cpu& cpu, CodeCache& cache, const TranslatorStubs& stubs, const TranslatorOptions& options)
+      : cpu_(cpu), cache_(cache), stubs_(stubs), options_(options) {}
+
+  /// What will be translated at page[offset]: to be watched before its bytes are relied on.
+  void find(std::span<const uint8_t, 4096> page, unsigned offset);
+  const Region& region() const { return region_; }
+
+  /// Emits the found region. nullptr: nothing there can be translated (its first instruction crosses the page or is
+  /// none): the interpreter's.
+  Fragment* translate(uint64_t linear_page, uint64_t gpa_page, bool global, Mode mode);
+
+ private:
+  interp::Cpu& cpu_;
+  CodeCache& cache_;
+  const TranslatorStubs& stubs_;
+  TranslatorOptions options_;
+  Region region_;
+};
+
+}  // namespace tenon::jit
