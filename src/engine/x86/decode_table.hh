@@ -177,11 +177,11 @@ struct MapEntry {
   bool opcode_register = false;     // register in the opcode's low bits
   bool operand_size_prefix = true;  // 66 sets the operand size (it does not where it selects the row)
   bool vsib = false;
-  bool check_reg = false;  // segment, control or debug register: not every number exists
+  bool check_reg = false;      // segment, control or debug register: not every number exists
   bool byte_register = false;  // an operand may be a byte register: REX without bits makes SPL of AH
   bool repeat_counts = false;  // F2 and F3 select the row or repeat it; else they are ignored, or hints
-  uint8_t reg_mask = 15;   // 7: REX.R does not count (MMX and segment registers, SDM Vol. 2 2.2.1.2)
-  uint8_t rm_mask = 15;    // 7: REX.B does not count (MMX registers)
+  uint8_t reg_mask = 15;       // 7: REX.R does not count (MMX and segment registers, SDM Vol. 2 2.2.1.2)
+  uint8_t rm_mask = 15;        // 7: REX.B does not count (MMX registers)
 
   consteval MapEntry(unsigned opcode_byte, Select select, Op op, Operands operands, uint32_t flags,
                      Effects effects = {}, Feature feature = Feature::kBase, Feature feature_256 = Feature::kBase)
