@@ -485,7 +485,10 @@ void Cpu::flush_tlb_page(uint64_t linear) {
 }
 
 void Cpu::flush_tlb_page_of(uint16_t pcid, uint64_t linear) {
-  if (tlb.drop_page_of(pcid, linear, paging.kind)) {
+  const bool large = tlb.drop_page_of(pcid, linear, paging.kind);
+  if (pcid != tlb.pcid()) {
+    forget_code_translations_of(tlb.context_of(pcid));
+  } else if (large) {
     forget_code_translations(false);
   } else {
     forget_code_translation(linear);
@@ -494,7 +497,7 @@ void Cpu::flush_tlb_page_of(uint16_t pcid, uint64_t linear) {
 
 void Cpu::flush_tlb_context(uint16_t pcid) {
   tlb.drop_context(pcid);
-  forget_code_translations(true);
+  if (pcid == tlb.pcid()) forget_code_translations(true);
 }
 
 void Cpu::flush_tlb_contexts() {

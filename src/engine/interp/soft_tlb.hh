@@ -144,6 +144,9 @@ class SoftTlb {
   const TlbBacking& backing(TlbPage page) const { return backings_[page.backing()]; }
   /// Number of the current context: never the same again after its translations were dropped.
   uint64_t context() const { return context_; }
+  uint16_t pcid() const { return pcid_; }
+  /// The same of another PCID; may be stale where that has none.
+  uint64_t context_of(uint16_t pcid) const { return level2_->contexts[pcid]; }
 
   // --- Dropping translations (SDM Vol. 3 4.10.4.1). The names of the instructions are examples.
 

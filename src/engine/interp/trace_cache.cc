@@ -56,7 +56,8 @@ struct TraceCache::Decoded {
 
 TraceCache::TraceCache(size_t arena_bytes_max)
     : front_(kFrontEntries), buckets_(kBuckets), chunks_max_(std::max<size_t>(1, arena_bytes_max / kChunkBytes)) {
-  update_stamps();
+  start_over(contexts_[0]);
+  start_over(upper_);
 }
 
 // --- Look-up.
@@ -95,7 +96,7 @@ Trace* TraceCache::find_kind(Cpu& cpu, TraceKind kind) {
 
 bool TraceCache::translate(Cpu& cpu, uint64_t linear, uint64_t& gpa) {
   const uint64_t page = linear / kPageSize;
-  Half& half = halves_[linear >> 63];
+  Half& half = *halves_[linear >> 63];
   const uint64_t stamp = half.generation << 8 | (stamp_low_ & 4);
   FetchEntry& entry = fetch_[page % kFetchEntries];
   if (entry.page != page || entry.stamp != stamp) {
@@ -103,7 +104,7 @@ bool TraceCache::translate(Cpu& cpu, uint64_t linear, uint64_t& gpa) {
     if (!cpu.translate_fetch(linear, translation)) return false;
     entry = {page, stamp, translation.gpa.value() & ~(kPageSize - 1)};
     half.pages_seen.set(page % kPageFilterBits);
-    half.has_local = half.has_local || !translation.global;
+    (translation.global ? half.has_global : half.has_local) = true;
   }
   gpa = entry.gpa | (linear % kPageSize);
   return true;
@@ -317,24 +318,47 @@ void* TraceCache::allocate(size_t size_bytes) {
 // --- Forgetting.
 
 void TraceCache::update_stamps() {
-  for (unsigned half = 0; half < 2; ++half) stamps_[half] = halves_[half].generation << 8 | stamp_low_;
+  for (unsigned half = 0; half < 2; ++half) stamps_[half] = halves_[half]->generation << 8 | stamp_low_;
 }
 
-void TraceCache::new_generation(unsigned half) {
-  halves_[half].generation = ++generation_last_;
-  halves_[half].has_local = false;
-  halves_[half].pages_seen.reset();
+void TraceCache::start_over(Half& half) {
+  half.generation = ++generation_last_;
+  half.has_local = half.has_global = false;
+  half.pages_seen.reset();
   update_stamps();
 }
 
-void TraceCache::forget_translations(bool keep_global) {
-  new_generation(0);
-  if (!keep_global || halves_[1].has_local) new_generation(1);
+/// From now on the lower half means what it meant when `context` was left, or nothing yet.
+void TraceCache::enter_context(uint64_t context) {
+  if (halves_[0]->context == context) return;
+  // An INVLPG elsewhere would have to find global translations here.
+  if (halves_[0]->has_global) halves_[0]->context = 0;
+  const auto kept = std::ranges::find(contexts_, context, &Half::context);
+  if (kept != contexts_.end()) {
+    halves_[0] = &*kept;
+    return update_stamps();
+  }
+  halves_[0] = &contexts_[next_context_++ % kContexts];
+  halves_[0]->context = context;
+  start_over(*halves_[0]);
+}
+
+void TraceCache::forget_translations(bool keep_global, uint64_t context) {
+  if (!keep_global) {
+    for (Half& half : contexts_) half.context = 0;
+  }
+  enter_context(context);
+  if (!keep_global || upper_.has_local) start_over(upper_);
 }
 
 void TraceCache::forget_translation(uint64_t linear) {
-  const unsigned half = linear >> 63;
-  if (halves_[half].pages_seen.test(linear / kPageSize % kPageFilterBits)) new_generation(half);
+  Half& half = *halves_[linear >> 63];
+  if (half.pages_seen.test(linear / kPageSize % kPageFilterBits)) start_over(half);
+}
+
+void TraceCache::forget_context(uint64_t context) {
+  const auto kept = std::ranges::find(contexts_, context, &Half::context);
+  if (kept != contexts_.end()) kept->context = 0;
 }
 
 /// Code segments with a base or a limit do not use the front cache, which knows neither.
@@ -381,9 +405,10 @@ bool TraceCache::note_data_store(CodeWatch::Page& page) {
 // --- Cpu's side.
 
 void Cpu::forget_code_translations(bool keep_global) {
-  traces->forget_translations(keep_global);
+  traces->forget_translations(keep_global, tlb.context());
   if (accelerator != nullptr) accelerator->forget_code_translations(keep_global);
 }
+void Cpu::forget_code_translations_of(uint64_t context) { traces->forget_context(context); }
 void Cpu::forget_code_translation(uint64_t linear) {
   traces->forget_translation(linear);
   if (accelerator != nullptr) accelerator->forget_code_translation(linear);

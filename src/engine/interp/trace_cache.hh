@@ -80,8 +80,11 @@ class TraceCache {
   Trace* running = nullptr;
 
   // Behind the Cpu members of the same purpose.
-  void forget_translations(bool keep_global);
+  /// `context` is SoftTlb::context(): translations of code in it stay where it is entered again, all others go.
+  void forget_translations(bool keep_global, uint64_t context);
   void forget_translation(uint64_t linear);
+  /// Single translations of a context that is not the current one were dropped.
+  void forget_context(uint64_t context);
   void context_changed(const Cpu& cpu);
   void code_written(Cpu& cpu, Gpa gpa, uint64_t size_bytes);
 
@@ -91,6 +94,7 @@ class TraceCache {
   static constexpr unsigned kFetchEntries = 256;
   static constexpr unsigned kPageFilterBits = 4096;
   static constexpr size_t kChunkBytes = size_t{1} << 20;
+  static constexpr unsigned kContexts = 8;       // address spaces whose translations of code are kept
   static constexpr unsigned kStoresToData = 64;  // stores to a code page after which it counts as data
 
   struct FrontEntry {
@@ -108,8 +112,10 @@ class TraceCache {
   /// What is known about one half of the linear address space. stamp = generation << 8 | no front cache << 3 | CPL 3 <<
   /// 2 | code size; what carries another stamp does not count.
   struct Half {
-    uint64_t generation = 1;
+    uint64_t generation = 0;
+    uint64_t context = 0;                     // of the soft TLB, for the lower half; 0: none
     bool has_local = false;                   // some translation is not global
+    bool has_global = false;                  // some is
     std::bitset<kPageFilterBits> pages_seen;  // linear pages (hashed) whose translation an entry relies on
   };
   struct Source;   // bytes of guest code and where they came from (trace_cache.cc)
@@ -134,16 +140,20 @@ class TraceCache {
   CodeWatch::Page* page_of(const Cpu& cpu, uint64_t gpa);
   void* allocate(size_t size_bytes);
   bool note_data_store(CodeWatch::Page& page);
-  void new_generation(unsigned half);
+  void start_over(Half& half);
+  void enter_context(uint64_t context);
   void update_stamps();
 
   std::vector<FrontEntry> front_;
   std::vector<Trace*> buckets_;
   std::array<FetchEntry, kFetchEntries> fetch_{};
   uint64_t stamps_[2] = {};
-  uint64_t stamp_low_ = 0;  // the part of the stamps that depends on CS and CPL
-  Half halves_[2];
-  uint64_t generation_last_ = 1;
+  uint64_t stamp_low_ = 0;                // the part of the stamps that depends on CS and CPL
+  std::array<Half, kContexts> contexts_;  // lower halves: Linux keeps its processes there
+  Half upper_;
+  Half* halves_[2] = {&contexts_[0], &upper_};  // by bit 63 of the linear address
+  unsigned next_context_ = 0;                   // of contexts_, to be replaced
+  uint64_t generation_last_ = 0;
   std::vector<std::unique_ptr<std::byte[]>> chunks_;
   size_t chunk_used_ = kChunkBytes;  // of the last chunk
   size_t chunks_max_;
