@@ -246,6 +246,12 @@ void Assembler::one_byte(uint8_t opcode) {
   emit(insn);
 }
 
+void Assembler::byte_and_immediate(uint8_t opcode, uint8_t value) {
+  HostInsn insn;
+  insn.opcode = opcode;
+  emit(with_immediate(insn, 1, value));
+}
+
 // --- Moves
 
 void Assembler::mov(HostRegister to, const HostOperand& from, bool w) { emit(integer(0x8b, to, from, w)); }
@@ -303,6 +309,10 @@ void Assembler::cmp_immediate(const HostOperand& left, int32_t value, bool w) {
   emit(alu_immediate(Alu::kCmp, left, value, w));
 }
 void Assembler::cmp_byte_immediate(const HostOperand& left, uint8_t value) {
+  if (left.is_register && left.reg == kHostRax) {
+    byte_and_immediate(0x3c, value);
+    return;
+  }
   emit(byte_immediate(0x80, static_cast<HostRegister>(Alu::kCmp), left, value));
 }
 void Assembler::test(HostRegister left, HostRegister right, bool w) {
@@ -331,11 +341,7 @@ void Assembler::seto_al() {
   insn.map = OpcodeMap::k0F;
   emit(insn);
 }
-void Assembler::add_al(uint8_t value) {
-  HostInsn insn;
-  insn.opcode = 0x04;
-  emit(with_immediate(insn, 1, value));
-}
+void Assembler::add_al(uint8_t value) { byte_and_immediate(0x04, value); }
 void Assembler::ret() { one_byte(0xc3); }
 void Assembler::int3() { one_byte(0xcc); }
 

@@ -170,6 +170,7 @@ class Assembler {
   void emit(const HostInsn& insn);
   uint8_t* begin(size_t room_bytes = kRoomBytes);
   void one_byte(uint8_t opcode);
+  void byte_and_immediate(uint8_t opcode, uint8_t value);
   Fixup forward(std::initializer_list<uint8_t> opcode, unsigned displacement_bytes);
   void branch(uint8_t short_opcode, std::initializer_list<uint8_t> near_opcode, uint64_t target);
 
