@@ -81,7 +81,8 @@ struct SegmentWindow {
 /// Guest vector and x87 state in the form the thunks use.
 struct alignas(64) VectorState {
   uint8_t ymm[16][32];          // XMM low half, YMM high half
-  alignas(16) uint8_t fx[512];  // FXSAVE64 image: x87 registers and control words; its XMM part is unused
+  alignas(64) uint8_t fx[512];  // FXSAVE64 image: x87 registers and control words; its XMM part is unused
+  uint8_t fx_header[64];        // of XSAVE, for translated code (jit/stubs.cc), which keeps `fx` with XSAVE and XRSTOR
   uint32_t mxcsr;
   alignas(64) uint8_t memory[64];  // memory operand of the running instruction, copied in and out by the handler
 };
