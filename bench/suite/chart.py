@@ -41,7 +41,7 @@ def bars_of(rows):
     """(class title, [(label, tenon, native), ...]) for the fewest vCPUs measured; the means first."""
     cpus = min((row.cpus for row in rows), default=1)
     rows = [row for row in rows if row.cpus == cpus]
-    means = [("all rows" if mean.group == "all" else workloads.CLASSES[mean.group], mean.tenon_over_tcg, mean.native_over_tcg)
+    means = [(workloads.CLASSES.get(mean.group, "all rows"), mean.tenon_over_tcg, mean.native_over_tcg)
              for mean in make_means(rows) if mean.group == "all" or mean.rows > 1]
     groups = [("geometric means", means)]
     for group, title in workloads.CLASSES.items():
@@ -54,7 +54,8 @@ def bars_of(rows):
 
 def bar(scale, y, height, ratio, kind):
     start, end = sorted((scale.x(1), scale.x(ratio)))
-    return (f'<rect class="{kind}" x="{start:.1f}" y="{y:.1f}" width="{max(end - start, 1):.1f}" height="{height}" rx="1.5"/>')
+    width = max(end - start, 1)
+    return f'<rect class="{kind}" x="{start:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" rx="1.5"/>'
 
 
 def draw_bar_pair(scale, y, label, tenon, native):
@@ -66,8 +67,8 @@ def draw_bar_pair(scale, y, label, tenon, native):
         parts.append(f'<text class="value" x="{x:.1f}" y="{y + 8}">{format_ratio(tenon)}</text>')
     if native is not None:
         parts.append(bar(scale, y + BAR + 2, BAR - 2, native, "native"))
-        # Where native's bar ends close to Tenon's, its figure would run into Tenon's.
-        parts.append(f'<text class="value quiet" x="{scale.x(native) + 5:.1f}" y="{y + BAR + 8}">{format_ratio(native)}</text>')
+        x = scale.x(native) + 5
+        parts.append(f'<text class="value quiet" x="{x:.1f}" y="{y + BAR + 8}">{format_ratio(native)}</text>')
     return parts
 
 
@@ -75,14 +76,17 @@ def draw_grid(scale, bottom):
     parts = []
     for tick in scale.ticks():
         kind = "even" if tick == 1 else "grid"
-        parts.append(f'<line class="{kind}" x1="{scale.x(tick):.1f}" x2="{scale.x(tick):.1f}" y1="{TOP - 8}" y2="{bottom}"/>')
-        parts.append(f'<text class="quiet" x="{scale.x(tick):.1f}" y="{TOP - 14}" text-anchor="middle">{tick:g}×</text>')
+        x = scale.x(tick)
+        parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{bottom}"/>')
+        parts.append(f'<text class="quiet" x="{x:.1f}" y="{TOP - 14}" text-anchor="middle">{tick:g}×</text>')
     return parts
 
 
 def draw_legend():
     parts = []
-    for x, kind, text in ((LEFT, "tenon", "Tenon"), (LEFT + 80, "native", "the host itself"), (LEFT + 200, "even", "1× = QEMU TCG")):
+    entries = ((0, "tenon", "Tenon"), (80, "native", "the host itself"), (200, "even", "1× = QEMU TCG"))
+    for offset, kind, text in entries:
+        x = LEFT + offset
         if kind == "even":
             parts.append(f'<line class="even" x1="{x + 6}" x2="{x + 6}" y1="52" y2="64"/>')
         else:
@@ -102,14 +106,14 @@ def draw(rows, facts):
             body += draw_bar_pair(scale, y, label, tenon, native)
             y += ROW
         y += GAP
-    bottom = y
+    bottom, height = y, y + 12
     machine = facts["machine"]
     subtitle = (f"{cpus} vCPU{'s' if cpus > 1 else ''}, engine {facts['tenon']['engine']}, {machine['processor']}, "
                 f"{facts['date'][:10]}; logarithmic scale")
     return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 12}" width="{WIDTH}" height="{bottom + 12}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         'role="img" aria-label="Speed of Tenon and of the host relative to QEMU TCG">',
-        f"<style>{STYLE}</style>", f'<rect class="paper" width="{WIDTH}" height="{bottom + 12}" rx="6"/>',
+        f"<style>{STYLE}</style>", f'<rect class="paper" width="{WIDTH}" height="{height}" rx="6"/>',
         '<text class="title" x="16" y="26">Times faster than QEMU TCG</text>',
         f'<text class="quiet" x="16" y="44">{escape(subtitle)}</text>',
         *draw_legend(), *draw_grid(scale, bottom), *body, "</svg>", ""])

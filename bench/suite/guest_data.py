@@ -23,8 +23,8 @@ def numbers(scale):
         return str(max(least, round(full * scale)))
 
     return {
-        "@SH_ROUNDS@": sized(50_000), "@PYTHON_ROUNDS@": sized(2), "@SPAWNS@": sized(200), "@ROWS@": sized(SQL_ROWS, 100),
-        "@MICRO_MS@": sized(workloads.MICRO_MILLISECONDS, 20),
+        "@SH_ROUNDS@": sized(50_000), "@PYTHON_ROUNDS@": sized(2), "@SPAWNS@": sized(200),
+        "@ROWS@": sized(SQL_ROWS, 100), "@MICRO_MS@": sized(workloads.MICRO_MILLISECONDS, 20),
     }
 
 
@@ -79,6 +79,9 @@ extern struct item *find_item(struct item *, int);
 static int table[1024];
 static const char *const labels[] = {"alpha", "beta", "gamma", "delta"};
 """
+    OPERATIONS = ["({} + {})", "({} - {})", "({} * {})", "({} ^ {})", "({} & {})", "({} | {})", "({} << ({} & 7))",
+                  "({} >> ({} & 15))", "({} < {})", "({} / ({} | 1))", "({} == {})", "({} % ({} | 3))"]
+    FIELD_TYPES = ["int", "unsigned long", "const char *", "double", "struct item *"]
 
     def __init__(self):
         self.chance = random.Random(20260102)
@@ -92,9 +95,7 @@ static const char *const labels[] = {"alpha", "beta", "gamma", "delta"};
             return self.pick(["a", "b", "c", "n", "i", "p->key", "(int)p->flags", "table[i & 1023]", "table[a & 255]",
                               str(int(self.chance.random() * 1000)), "(int)p->weight"])
         left, right = self.expression(depth - 1), self.expression(depth - 1)
-        form = self.pick(["({} + {})", "({} - {})", "({} * {})", "({} ^ {})", "({} & {})", "({} | {})", "({} << ({} & 7))",
-                          "({} >> ({} & 15))", "({} < {})", "({} / ({} | 1))", "({} == {})", "({} % ({} | 3))"])
-        return form.format(left, right)
+        return self.pick(self.OPERATIONS).format(left, right)
 
     def statement(self, depth, indent):
         pad = "  " * indent
@@ -122,8 +123,8 @@ static const char *const labels[] = {"alpha", "beta", "gamma", "delta"};
         return "".join(self.statement(depth, indent) for _ in range(2 + int(self.chance.random() * 2)))
 
     def declarations(self, number):
-        fields = "".join(f"  {self.pick(['int', 'unsigned long', 'const char *', 'double', 'struct item *'])} field_{i};\n"
-                         for i in range(1 + int(self.chance.random() * 6)))
+        count = 1 + int(self.chance.random() * 6)
+        fields = "".join(f"  {self.pick(self.FIELD_TYPES)} field_{i};\n" for i in range(count))
         return (f"typedef struct record_{number} {{\n{fields}}} record_{number};\n"
                 f"enum kind_{number} {{ kind_{number}_none, kind_{number}_some = {number}, kind_{number}_all }};\n"
                 f"extern int open_{number}(record_{number} *record, const char *name, unsigned long flags);\n"
@@ -142,7 +143,8 @@ static const char *const labels[] = {"alpha", "beta", "gamma", "delta"};
         declared = "".join(self.declarations(number) for number in range(declarations))
         bodies = "".join(self.function(number) for number in range(functions))
         calls = "".join(f"  sum += {name}(p, n, sum);\n" for name in self.known)
-        return f"{self.HEAD}{declared}{bodies}int all(struct item *p, int n) {{\n  int sum = 0;\n{calls}  return sum;\n}}\n"
+        return (f"{self.HEAD}{declared}{bodies}int all(struct item *p, int n) {{\n"
+                f"  int sum = 0;\n{calls}  return sum;\n}}\n")
 
 
 def prepare(directory, scale):
@@ -162,7 +164,8 @@ def prepare(directory, scale):
     text = make_text(max(10_000, round(TEXT_BYTES * scale)))
     (partial / "text").write_bytes(text)
     (partial / "short_text").write_bytes(text[:max(10_000, round(SHORT_TEXT_BYTES * scale))])
-    (partial / "source.c").write_text(CSource().text(round(C_DECLARATIONS * scale), max(3, round(C_FUNCTIONS * scale))), encoding="utf-8")
+    source = CSource().text(round(C_DECLARATIONS * scale), max(3, round(C_FUNCTIONS * scale)))
+    (partial / "source.c").write_text(source, encoding="utf-8")
     for script in ("loop.sh", "script.py", "script.sql"):
         source = (GUEST_SOURCES / script).read_text(encoding="utf-8")
         (partial / script).write_text(replaced(source, scale), encoding="utf-8")

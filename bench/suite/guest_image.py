@@ -1,9 +1,9 @@
 """The benchmark's guest image: a root directory of programs out of Debian packages, as a tree and as an initramfs.
 
 The tree holds what the workloads of suite/workloads.py name, the shared libraries that those need, Python's start-up
-modules, and the two programs of bench/guest, built with the host's gcc. The archive is `newc` cpio, uncompressed, written
-here: no root and no cpio program is needed. What changes from run to run (the plan and the data) is a second archive that
-the kernel unpacks over the first.
+modules, and the two programs of bench/guest, built with the host's gcc. The archive is `newc` cpio, uncompressed,
+written here: no root and no cpio program is needed. What changes from run to run (the plan and the data) is a second
+archive that the kernel unpacks over the first.
 """
 import hashlib
 import json
@@ -65,7 +65,7 @@ def build(cache):
     compiler = build_tree(unpacked, image.root)
     shutil.rmtree(unpacked)
     say("packing the guest image")
-    write_archive(image.archive, [image.root], DEVICES)
+    write_archive(image.archive, image.root, DEVICES)
     versions = {name: version for name, (version, _) in fetched.items()}
     image.versions_file.write_text(json.dumps({"packages": versions, "compiler": compiler}, indent=2), encoding="utf-8")
     say(f"guest image: {image.archive.stat().st_size / 1e6:.0f} MB, {len(fetched)} packages")
@@ -116,11 +116,11 @@ def copy_with_libraries(unpacked, root, name, copied):
 
 
 def compile_python_modules(root):
-    """Byte code beside Python's start-up modules, made by the image's own Python: a guest would recompile at each start."""
+    """Byte code beside Python's start-up modules, made by the image's own Python, so that no guest has to make it."""
     libraries = ":".join(str(root / folder) for folder in LIBRARY_FOLDERS)
     modules = [f"{PYTHON_LIBRARY}/{module}" for module in PYTHON_MODULES]
-    packages.run([str(root / LOADER.lstrip("/")), "--library-path", libraries, str(root / PYTHON.lstrip("/")), "-I", "-S",
-                  str(GUEST_SOURCES / "compile_modules.py"), str(root), *modules], ".")
+    packages.run([str(root / LOADER.lstrip("/")), "--library-path", libraries, str(root / PYTHON.lstrip("/")), "-I",
+                  "-S", str(GUEST_SOURCES / "compile_modules.py"), str(root), *modules], ".")
 
 
 def compile_programs(root):
@@ -134,19 +134,13 @@ def compile_programs(root):
 
 # ---- the archive -----------------------------------------------------------------------------------------------------
 
-def write_archive(path, trees, devices):
-    """All files below the `trees` in one newc archive (the kernel's Documentation/driver-api/early-userspace)."""
+def write_archive(path, tree, devices):
+    """All files below `tree` in one newc archive (the kernel's Documentation/driver-api/early-userspace)."""
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as out:
-        written = set()
-        for tree in trees:
-            for file in sorted(tree.rglob("*")):
-                name = str(file.relative_to(tree))
-                if name in written:
-                    continue
-                written.add(name)
-                status = file.lstat()
-                write_entry(out, name, status.st_mode, b"" if file.is_dir() else file.read_bytes())
+        for file in sorted(tree.rglob("*")):
+            content = b"" if file.is_dir() else file.read_bytes()
+            write_entry(out, str(file.relative_to(tree)), file.stat().st_mode, content)
         for name, numbers in devices.items():
             write_entry(out, name, CHARACTER_DEVICE, b"", numbers)
         write_entry(out, "TRAILER!!!", 0, b"")

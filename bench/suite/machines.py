@@ -16,7 +16,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MEMORY_MIB = 1024
 # Tenon's own default command line (src/cli/run_plan.cc), so that both guests boot with the same.
 KERNEL_ARGUMENTS = "console=ttyS0 earlyprintk=ttyS0 panic=-1 cryptomgr.notests=1 quiet loglevel=3"
-SILENCE_LIMIT_SECONDS = 600
 FACT = re.compile(r"^(RESULT|CHECK|STEP|SKIP|FAIL|INFO|DONE)\b ?(.*)$")
 
 
@@ -26,6 +25,7 @@ class Outcome:
     results: dict = dataclasses.field(default_factory=dict)  # name: [(value, unit), ...]
     checks: dict = dataclasses.field(default_factory=dict)  # name: checksum of what the program wrote
     failures: dict = dataclasses.field(default_factory=dict)  # name: why
+    skipped: dict = dataclasses.field(default_factory=dict)  # name: why
     information: dict = dataclasses.field(default_factory=dict)
     events: list = dataclasses.field(default_factory=list)  # Tenon's own, of `--json`
     is_complete: bool = False
@@ -42,8 +42,10 @@ class Outcome:
             self.results.setdefault(name, []).append((float(value), unit))
         elif kind == "CHECK":
             self.checks[name] = text
-        elif kind in ("FAIL", "SKIP"):
-            self.failures[name] = text if kind == "FAIL" else f"skipped: {text}"
+        elif kind == "FAIL":
+            self.failures[name] = text
+        elif kind == "SKIP":
+            self.skipped[name] = text
         elif kind == "STEP":
             self.step = name
         elif kind == "INFO":
@@ -114,6 +116,14 @@ class Native:
     def command(self, _kernel, _initrd, cpus):
         return [str(self.image.root / "init"), "--native", str(self.image.root), str(self.data), str(cpus)]
 
+    @staticmethod
+    def is_possible():
+        """Whether this process may have mounts of its own, as root or in a user namespace."""
+        probe = ["unshare", "--mount", "true"] if os.geteuid() == 0 else ["unshare", "--user", "--mount", "true"]
+        if shutil.which("unshare") is None:
+            return False
+        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
 
 QEMU_MODELS = {"tcg": "max", "tcg-erms": "max,-erms"}
 
@@ -124,11 +134,11 @@ def qemu_machines():
     return [Qemu(name, model) for name, model in QEMU_MODELS.items()]
 
 
-def lines_of(process):
+def lines_of(process, silence_limit):
     """Lines of the process's output as they come, each with carriage returns dropped."""
     rest = b""
     while True:
-        if not select.select([process.stdout], [], [], SILENCE_LIMIT_SECONDS)[0]:
+        if not select.select([process.stdout], [], [], silence_limit)[0]:
             raise TimeoutError
         some = os.read(process.stdout.fileno(), 65536)
         if not some:
@@ -140,7 +150,7 @@ def lines_of(process):
         yield rest.decode(errors="replace")
 
 
-def run(machine, command, verbose=False):
+def run(machine, command, silence_limit, verbose=False):
     """One run from start to end. Whatever goes wrong inside is a failure of the step it happened in."""
     outcome = Outcome()
     start = time.monotonic()
@@ -148,7 +158,7 @@ def run(machine, command, verbose=False):
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
     last_lines = []
     try:
-        for line in lines_of(process):
+        for line in lines_of(process, silence_limit):
             if verbose:
                 say(f"{machine.name}: {line}")
             if not outcome.take(line) and line.strip():
@@ -157,7 +167,7 @@ def run(machine, command, verbose=False):
         if not outcome.is_complete:
             outcome.failures.setdefault(outcome.step, f"the run ended here, exit status {status}")
     except (TimeoutError, subprocess.TimeoutExpired):
-        outcome.failures[outcome.step] = f"no sign of life for {SILENCE_LIMIT_SECONDS} s"
+        outcome.failures[outcome.step] = f"nothing heard for {silence_limit} s"
     finally:
         if process.poll() is None:
             process.kill()

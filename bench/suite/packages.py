@@ -65,7 +65,7 @@ def run(command, directory):
 
 
 def fetch(directory):
-    """Downloads all packages into `directory`/packages where they are not there yet; returns {name: (version, file)}."""
+    """Downloads what is missing of all packages into `directory`/packages; returns {name: (version, file)}."""
     directory = pathlib.Path(directory)
     store = directory / "packages"
     store.mkdir(parents=True, exist_ok=True)

@@ -68,8 +68,8 @@ def about(session, load):
         "tenon": {"version": session.tenon.version(), "commit": first_line_of("git", "rev-parse", "--short", "HEAD"),
                   "engine": figures.information.get("tenon", {}).get("engine", options.engine)},
         "qemu": first_line_of("qemu-system-x86_64", "--version"),
-        "guest": {"kernel": guest.get("kernel", ""), "memory_mib": machines.MEMORY_MIB, "packages": versions["packages"],
-                  "compiler": versions["compiler"]},
+        "guest": {"kernel": guest.get("kernel", ""), "memory_mib": machines.MEMORY_MIB,
+                  "packages": versions["packages"], "compiler": versions["compiler"]},
         "options": {"runs": options.runs, "cpus": options.cpus, "scale": options.scale, "machines": options.vmm},
     }
 
@@ -101,9 +101,9 @@ def as_markdown(facts, rows, engine_rows):
     lines = [
         "# Measured side by side", "",
         f"{facts['date']}: {machine['processor']}, {machine['cpus']} CPUs, Linux {machine['kernel']}; load before "
-        f"{machine['load']:.2f}. {tenon['version']} ({tenon['commit']}), engine {tenon['engine']}; {facts['qemu'] or 'no QEMU'}. "
-        f"Guests: Linux {guest['kernel']}, {guest['memory_mib']} MiB. Medians of {options['runs']}"
-        + (f", work scaled by {options['scale']:g}." if options["scale"] != 1 else "."), "",
+        f"{machine['load']:.2f}. {tenon['version']} ({tenon['commit']}), engine {tenon['engine']}; "
+        f"{facts['qemu'] or 'no QEMU'}. Guests: Linux {guest['kernel']}, {guest['memory_mib']} MiB. "
+        f"Medians of {options['runs']}" + (f", work scaled by {options['scale']:g}." if options["scale"] != 1 else "."), "",
         "Native: the same files on the host's kernel. TCG: the better of `-cpu max` and `-cpu max,-erms` in each row. "
         "Faster: how many times faster Tenon is than TCG. Distance: how many times slower Tenon is than native.", "",
     ]
@@ -118,7 +118,8 @@ def as_markdown(facts, rows, engine_rows):
 
 
 def means_table(rows):
-    lines = ["| geometric mean over | rows | slower than TCG | faster | distance | TCG's distance |", "|---|--:|--:|--:|--:|--:|"]
+    lines = ["| geometric mean over | rows | slower than TCG | faster | distance | TCG's distance |",
+             "|---|--:|--:|--:|--:|--:|"]
     for mean in make_means(rows):
         title = workloads.CLASSES.get(mean.group, "all rows")
         slower = f"**{mean.slower}**" if mean.slower else "0"
@@ -133,5 +134,6 @@ def rows_table(rows):
         remarks = (["**slower than TCG**"] if row.is_slower_than_tcg else []) + ([row.note] if row.note else [])
         lines.append(f"| {row.title} | {row.group} | {format_value(row.native, row.unit)} | "
                      f"{format_value(row.tenon, row.unit)} | {format_value(row.tcg, row.unit)} | "
-                     f"{format_ratio(row.tenon_over_tcg)} | {format_ratio(row.native_over_tenon)} | {'; '.join(remarks)} |")
+                     f"{format_ratio(row.tenon_over_tcg)} | {format_ratio(row.native_over_tenon)} | "
+                     f"{'; '.join(remarks)} |")
     return lines

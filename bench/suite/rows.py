@@ -60,12 +60,14 @@ def make_row(figures, cpus, name, group, title):
     of_models = {model: figures.median(cpus, name, model) for model in machines.QEMU_MODELS}
     measured = {value: model for model, value in of_models.items() if value is not None}
     tcg = better(measured) if measured else None
-    why = {f"{machine}: {text}" for (of_cpus, of_name, machine), text in figures.failures.items()
+    remarks = [*figures.failures.items(), *figures.skipped.items()]
+    why = {f"{machine}: {text}" for (of_cpus, of_name, machine), text in remarks
            if (of_cpus, of_name) == (cpus, name)}
     if name in figures.wrong_results():
         why.add("the output differs between machines")
-    return Row(cpus, name, group, title, unit, figures.median(cpus, name, "native"), figures.median(cpus, name, "tenon"),
-               tcg, machines.QEMU_MODELS.get(measured.get(tcg)), "; ".join(sorted(why)))
+    native, tenon = figures.median(cpus, name, "native"), figures.median(cpus, name, "tenon")
+    return Row(cpus, name, group, title, unit, native, tenon, tcg,
+               machines.QEMU_MODELS.get(measured.get(tcg)), "; ".join(sorted(why)))
 
 
 @dataclasses.dataclass

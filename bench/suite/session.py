@@ -22,6 +22,7 @@ class Figures:
         self.units = {}  # workload: unit
         self.checks = {}  # workload: {checksum: {machine, ...}}
         self.failures = {}  # (cpus, workload, machine): why
+        self.skipped = {}  # likewise, where there is nothing wrong
         self.information = {}  # machine: {name: text}
         self.events = []  # what Tenon said of itself in each run, with --stats its counters
 
@@ -36,6 +37,8 @@ class Figures:
             self.checks.setdefault(name, {}).setdefault(checksum, set()).add(machine)
         for name, why in outcome.failures.items():
             self.failures[cpus, name, machine] = why
+        for name, why in outcome.skipped.items():
+            self.skipped[cpus, name, machine] = why
         self.information.setdefault(machine, outcome.information)
         if outcome.events:
             self.events.append({"cpus": cpus, "machine": machine, "events": outcome.events})
@@ -82,7 +85,10 @@ class Session:
         if "qemu" in self.options.vmm:
             chosen += machines.qemu_machines()
         if "native" in self.options.vmm:
-            chosen.append(machines.Native(self.image, data))
+            if machines.Native.is_possible():
+                chosen.append(machines.Native(self.image, data))
+            else:
+                say("no native figures: mounts of our own are neither allowed to this user nor in a user namespace")
         return chosen
 
     def run(self):
@@ -96,9 +102,9 @@ class Session:
 
     def show_command(self):
         """Prints Tenon's command with an initramfs that stays."""
-        kept = pathlib.Path(shutil.copy(self.initrd, CACHE / "kept-initramfs.cpio"))
-        for cpus in self.options.cpus:
-            print(shlex.join(self.tenon.command(self.kernel, kept, cpus)))
+        label = "-".join(self.options.only)[:80] or "all"
+        kept = shutil.copy(self.initrd, CACHE / f"kept-{label}-{self.options.scale:g}.cpio")
+        print(shlex.join(self.tenon.command(self.kernel, kept, self.options.cpus[0])))
         return 0
 
     def run_once(self, cpus, number, machine):
@@ -108,7 +114,8 @@ class Session:
             self.figures.add(cpus, "boot", machine.name, [boot.seconds_to_prompt(command)], "s")
         if self.chosen:
             say(f"{len(self.chosen)} workloads, {cpus} vCPU, run {number} of {self.options.runs}: {machine.name}")
-            outcome = machines.run(machine, machine.command(self.kernel, self.initrd, cpus), self.options.verbose)
+            outcome = machines.run(machine, machine.command(self.kernel, self.initrd, cpus), self.options.timeout,
+                                   self.options.verbose)
             self.figures.add_outcome(cpus, machine.name, outcome)
 
 
@@ -121,7 +128,7 @@ def choose(names):
 
 
 def in_running_order(chosen):
-    """Kernel work first, large memory last: QEMU's TLB grows with what a program touches and shrinks slowly, and each of
-    its flushes then costs more than a fresh guest's would."""
+    """Kernel work first, large memory last: QEMU's TLB grows with what a program touches and shrinks slowly, and each
+    of its flushes then costs more than a fresh guest's would."""
     order = list(workloads.RUNNING_ORDER)
     return sorted(chosen, key=lambda workload: order.index(workload.group))
