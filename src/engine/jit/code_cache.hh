@@ -1,21 +1,35 @@
 // CodeCache: one vCPU's translated code: where it is, what it was made from, and how it is linked.
 //
-// Code lies in one CodeMemory, used as a ring of segments: code is appended to the current segment, and before a segment
-// is used again all fragments in it are removed, so that eviction goes piece by piece. A Fragment is the code of one
-// region; it can be entered at several places (its blocks). It is found by (guest RIP, physical address, mode), because
-// the code contains guest RIPs, was made from physical bytes, and depends on the mode.
+// Code lies in one CodeMemory, cut into segments: code is appended to the current segment, and when it is full the next
+// one is opened: one that has no live fragment left, else one never used, else the oldest, whose fragments are removed
+// first. So eviction goes piece by piece, and host memory is used only as live code grows. A Fragment is the code of
+// one region; it can be entered at several places (its blocks). It is found by (guest RIP, physical address, mode),
+// because the code contains guest RIPs, was made from physical bytes, and depends on the mode.
 //
 // Links. A direct exit is a `jmp rel32` or `jcc rel32` that first goes to a cold stub of its own (which leaves to the
 // dispatcher) and is patched to its target when that is known. A link inside one page, or between pages of global
 // mappings, goes straight to the target; one that crosses pages goes through a guard that this class emits, which
 // compares the mapping of the target's page now (TranslatedState::code_pages) with the one at link time without
-// touching flags. Removing a fragment sends all links to it back to their stubs.
+// touching flags. Removing a fragment sends all links to it back to their stubs. A guard takes room in some segment and
+// goes with it; the end of each segment is kept for guards, so that old code can still be linked when the ring is full.
 //
-// Page mappings. Each pair (linear page, physical page) that has code gets a number. code_pages[privilege][linear page %
-// kCodePages] holds the number of the mapping last proven by translating a fetch; the owner clears it when translations
-// are forgotten. Number 0 is none.
+// Page mappings. Each pair (linear page, physical page) that has code gets a number. code_pages[privilege][linear page
+// % kCodePages] holds the number of the mapping last proven by translating a fetch; the owner clears it when
+// translations are forgotten, and when generation() changes. Number 0 is none. Numbers go up to 2^31 and then start
+// anew, with everything removed; those of mappings without fragments are forgotten from time to time and not used
+// again.
+//
+// Removed fragments. Code is removed between two instructions, but sometimes with the dispatcher or an interpreted
+// instruction (InterpretSite) of that very code still at work. So a removed Fragment and its bytes stay readable until
+// the next reserve(); nothing finds it any more, and link() from it does nothing.
+//
+// Patching writes through the writable view of CodeMemory what the same thread executes through the other one. The
+// processor notices stores to code it has fetched by their physical address (SDM Vol. 3 12.6); the way from here back
+// to translated code is far longer than what is prefetched.
 //
 // Threads: the vCPU's own. Scaling: nothing is shared between vCPUs; memory is bounded by the ring and its fragments.
+// Find, link and unlink cost the same however much code there is; removal costs what the fragment has of entries, slots
+// and links to it.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +42,7 @@
 #include "base/code_memory.hh"
 #include "base/result.hh"
 #include "engine/interp/cpu.hh"
+#include "engine/jit/pair_table.hh"
 #include "vm/guest_memory.hh"
 
 namespace tenon::jit {
@@ -46,7 +61,7 @@ struct LinkSlot {
   uint64_t target_rip = 0;
   uint32_t rel32_offset = 0;  // of the branch's rel32 in the fragment; must not be touched by two slots
   uint32_t stub_offset = 0;   // of the cold stub `call exit_link`; its return address (+ 5) names the slot
-  bool is_poll = false;       // not a link: leaves so that the run loop looks at what is pending, then goes on at target_rip
+  bool is_poll = false;  // not a link: leaves so that the run loop looks at what is pending, then goes on at target_rip
 };
 
 /// Host code offset to guest instruction, for faults and slow accesses. Sorted by host_offset.
@@ -60,32 +75,45 @@ struct SideEntry {
 struct InterpretSite {
   uint64_t rip = 0;
   uint64_t next_rip = 0;
-  uint64_t resume = 0;  // executable address to go on at, when nothing else changed; 0: always dispatch
-  interp::Step steps[2];  // the instruction and the end step
+  uint64_t resume = 0;    // executable address to go on at, when nothing else changed; 0: always dispatch
+  interp::Step steps[3];  // a helper at most, the instruction, and the end step (interp/trace_builder.hh)
+
+  void set_steps(std::span<const interp::Step> from);
 };
 
 struct Fragment {
   uint64_t linear_page = 0;  // of all its RIPs
   uint64_t gpa_page = 0;
   Mode mode = 0;
-  bool global = false;       // its mapping survives CR3 loads
-  uint64_t granules = 0;     // of the page, that it was made from
-  uint64_t host = 0;         // executable address of its code
+  bool global = false;    // its mapping survives CR3 loads
+  uint64_t granules = 0;  // of the page, that it was made from
+  uint64_t host = 0;      // executable address of its code; set by CodeCache::add()
   uint32_t size_bytes = 0;
   uint16_t guest_instructions = 0;
   uint16_t guest_bytes = 0;
   std::vector<FragmentEntry> entries;
-  std::vector<LinkSlot> slots;       // sorted by stub_offset
-  std::vector<SideEntry> side;
+  std::vector<LinkSlot> slots;                        // sorted by stub_offset
+  std::vector<SideEntry> side;                        // sorted by host_offset
   std::vector<std::unique_ptr<InterpretSite>> sites;  // their addresses are in the code
 
+  /// The slot whose stub's `call` returns to `return_address`; nullptr: none.
   const LinkSlot* slot_at(uint64_t return_address) const;
   /// The instruction whose code (hot or cold; cold code has entries of its own) contains `address`; nullptr: none.
   const SideEntry* side_at(uint64_t address) const;
+
+  /// CodeCache's own.
+  struct Bookkeeping {
+    bool live = false;                    // added and not removed
+    std::vector<uint32_t> outgoing = {};  // by slot: its link or kNoLink; empty before the first link
+    uint32_t first_incoming = ~uint32_t{0};
+    Fragment* next_in_page = nullptr;
+    Fragment* previous_in_page = nullptr;
+  } bookkeeping = {};
 };
 
+/// Made, invalidated and evicted count up; the rest is what there is now.
 struct CodeCacheStats {
-  uint64_t fragments = 0;          // now
+  uint64_t fragments = 0;
   uint64_t fragments_made = 0;
   uint64_t fragments_invalidated = 0;
   uint64_t fragments_evicted = 0;
@@ -93,41 +121,57 @@ struct CodeCacheStats {
   uint64_t guest_bytes_translated = 0;
   uint64_t guest_instructions_translated = 0;
   uint64_t links = 0;
-  uint64_t guarded_links = 0;
+  uint64_t guarded_links = 0;  // of `links`
   uint64_t code_bytes_now = 0;
+  uint64_t segments_used = 0;  // opened at least once: what the ring takes of host memory, in kSegmentBytes
 };
 
 class CodeCache {
  public:
   static constexpr size_t kSegmentBytes = size_t{1} << 20;
+  static constexpr size_t kRoomBytesMax = size_t{128} << 10;
+  static constexpr size_t kFragmentAlignment = 32;
+  static constexpr uint32_t kMappingNumberMax = 0x7fff'ffff;  // must fit a displacement
 
-  /// `stub_bytes` at the start are never evicted (runtime.hh's stubs). `size_bytes`: a multiple of kSegmentBytes, at
-  /// least two of them beside the stubs' own.
-  static Result<std::unique_ptr<CodeCache>> create(size_t size_bytes, size_t stub_bytes);
+  /// `stub_bytes` at the start are never evicted (runtime.hh's stubs); they take whole segments. `size_bytes`: a
+  /// multiple of kSegmentBytes up to 1 GiB, at least two segments beside the stubs' own. `code_pages_offset`: of
+  /// TranslatedState::code_pages from what GS base is while translated code runs.
+  static Result<std::unique_ptr<CodeCache>> create(size_t size_bytes, size_t stub_bytes, size_t code_pages_offset,
+                                                   uint32_t mapping_number_max = kMappingNumberMax);
+  ~CodeCache();
+  CodeCache(const CodeCache&) = delete;
+  CodeCache& operator=(const CodeCache&) = delete;
 
   /// The stub area.
   std::span<std::byte> stub_buffer();
   uint64_t stub_address() const;
-  bool contains(uint64_t address) const;  // executable view, stubs included
+  /// Executable view, stubs included.
+  bool contains(uint64_t address) const { return address - executable_ < size_bytes_; }
 
-  /// A place for up to `size_bytes` (<= 128 KiB) of new code; evicts the oldest segment where needed (generation()
-  /// then changes). Valid until the next reserve(), link() or add().
+  /// A place for up to `size_bytes` (<= kRoomBytesMax) of new code; evicts the oldest segment where needed
+  /// (generation() then changes). Valid until the next reserve(), link() or add().
   struct Room {
     std::span<std::byte> buffer;
     uint64_t executable = 0;
   };
   Room reserve(size_t size_bytes);
-  /// Takes the code that was written at the start of the last reserve()d room. Entries that are there already keep
-  /// pointing to the older fragment's code only until now: the newest wins.
+  /// Takes the code that was written at the start of the last reserve()d room; sets `host`. Entries that are there
+  /// already keep pointing to the older fragment's code only until now: the newest wins. When the newest goes, the
+  /// older one's does not come back.
   Fragment* add(std::unique_ptr<Fragment> fragment);
 
   /// Executable address for (rip, physical address of its byte, mode), or 0.
-  uint64_t find(uint64_t rip, uint64_t gpa, Mode mode) const;
-  /// The fragment whose code contains `address`, or nullptr.
+  uint64_t find(uint64_t rip, uint64_t gpa, Mode mode) const {
+    const uint32_t offset = entries_.find(rip, entry_key(gpa, mode));
+    return offset == 0 ? 0 : executable_ + offset;
+  }
+  /// The fragment whose code contains `address`, or nullptr (guards and stubs are in none).
   Fragment* fragment_at(uint64_t address) const;
 
-  /// Makes `slot` of `from` go to `target` (an entry of a live fragment: fragment_at(target)). `privilege` chooses the
-  /// half of code_pages that a guard looks at. May allocate a guard; does nothing when there is no room for it.
+  /// Makes `slot` of `from` go to `target`: the entry of a live fragment for slot.target_rip, from find(). `privilege`
+  /// (0: CPL 0-2, 1: CPL 3) chooses the half of code_pages that a guard looks at. May allocate a guard; does nothing
+  /// when there is no room for it, when the slot is a poll, or when `from` was removed by a reserve() since it was
+  /// found.
   void link(Fragment& from, const LinkSlot& slot, uint64_t target, unsigned privilege);
   /// Sends all links that cross pages without a guard back to their stubs: some global translation has changed.
   void unlink_global();
@@ -139,18 +183,108 @@ class CodeCache {
   std::vector<uint64_t> pages() const;
 
   /// Changes whenever code was removed: whoever keeps executable addresses (indirect-branch cache, shadow return stack,
-  /// sites) must drop them.
+  /// sites) or mapping numbers (code_pages) must drop them before translated code runs again.
   uint64_t generation() const { return generation_; }
 
-  /// The number of the mapping of `linear_page` to `gpa_page` (page-aligned addresses), never 0.
+  /// The number of the mapping of `linear_page` to `gpa_page` (page-aligned addresses), never 0. Every 2^31 new numbers
+  /// it removes all code (generation() changes) before it starts with 1 again.
   uint32_t mapping_number(uint64_t linear_page, uint64_t gpa_page);
 
   CodeCacheStats stats() const;
 
  private:
-  explicit CodeCache(CodeMemory memory, size_t stub_bytes);
-  // The author of code_cache.cc fills this in.
+  static constexpr uint32_t kNoLink = ~uint32_t{0};
+  // Of each segment's end, for guards only. About as many as one link out of four pages of code needs.
+  static constexpr size_t kGuardRoomBytes = size_t{32} << 10;
+  static constexpr size_t kGuardBytes = 40;
+  static constexpr size_t kNumbersMin = 4096;
+
+  enum class LinkKind : uint8_t { kSamePage, kGlobal, kGuarded };
+
+  /// A slot that goes to a target; in links_, by index. Unused ones are a list through incoming.next.
+  struct Link {
+    struct Hook {
+      uint32_t next = kNoLink;
+      uint32_t previous = kNoLink;
+    };
+    Fragment* from = nullptr;
+    Fragment* target = nullptr;
+    uint32_t slot = 0;           // index in from->slots
+    uint32_t target_offset = 0;  // in the code memory
+    uint32_t guard = 0;          // likewise; kGuarded only
+    LinkKind kind = LinkKind::kSamePage;
+    uint8_t privilege = 0;
+    Hook incoming = {};  // list of the target
+    Hook group = {};     // list of the guard's segment, or of all kGlobal
+  };
+
+  /// A fragment by place. Removed ones stay as holes until the segment is opened again.
+  struct Placed {
+    uint32_t offset = 0;  // in the code memory
+    std::unique_ptr<Fragment> fragment;
+  };
+
+  struct Segment {
+    uint64_t opened = 0;  // which opening of a segment this was, 0: never
+    uint32_t used = 0;    // bytes; at the end of them there may be guards
+    uint32_t live = 0;    // fragments
+    uint32_t first_guarded = kNoLink;
+    std::vector<Placed> placed;  // by offset
+  };
+
+  CodeCache(CodeMemory memory, size_t stub_segments, size_t code_pages_offset, uint32_t mapping_number_max);
+
+  /// RIP and physical address have the same offset in their pages, so those bits are free for the mode.
+  static uint64_t entry_key(uint64_t gpa, Mode mode) { return (gpa & ~(kPageSize - 1)) | mode; }
+
+  Segment& segment_of(uint32_t offset) { return segments_[offset / kSegmentBytes - stub_segments_]; }
+  uint32_t start_of(const Segment& segment) const;
+  Placed* placed_at(uint64_t address);
+  Segment& choose_segment();
+  void open_segment(Segment& segment);
+
+  /// Takes the fragment out of everything; its bytes and itself stay until the next reserve().
+  void remove(Fragment& fragment);
+  void index_page(Fragment& fragment);
+  void unindex_page(Fragment& fragment);
+
+  uint32_t* group_head(const Link& link);
+  void push(uint32_t& head, uint32_t link, Link::Hook Link::*hook);
+  void pull(uint32_t& head, uint32_t link, Link::Hook Link::*hook);
+  void make_link(const Link& link, uint32_t goes_to);
+  void unlink(uint32_t link);
+  void patch(const Fragment& from, const LinkSlot& slot, uint32_t goes_to);
+  uint32_t allocate_guard();
+  void emit_guard(const Link& link, uint32_t number);
+  void forget_unused_numbers();
+
+  const size_t stub_segments_;
+  const size_t code_pages_offset_;
+  const uint32_t mapping_number_max_;
+  CodeMemory memory_;
+  uint64_t executable_;
+  uint64_t size_bytes_;
+
+  std::vector<Segment> segments_;  // never resized
+  Segment* current_;
+  uint64_t openings_ = 0;
+  uint32_t room_ = 0;  // of the last reserve()
+  size_t room_bytes_ = 0;
+  std::vector<std::unique_ptr<Fragment>> removed_;  // since the last reserve()
+
+  PairTable entries_;                              // (rip, entry_key()) -> offset in the code memory
+  std::unordered_map<uint64_t, Fragment*> pages_;  // physical page -> its first fragment
+  std::vector<Link> links_;
+  uint32_t first_unused_link_ = kNoLink;
+  uint32_t first_global_ = kNoLink;
+  std::vector<uint32_t> unused_guards_;  // offsets; in segments as they are now
+
+  PairTable numbers_;  // (linear page, physical page) -> mapping number
+  size_t numbers_max_ = kNumbersMin;
+  uint32_t last_number_ = 0;
+
   uint64_t generation_ = 1;
+  CodeCacheStats stats_;
 };
 
 }  // namespace tenon::jit
