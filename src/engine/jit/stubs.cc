@@ -39,6 +39,7 @@ constexpr HostOperand home(HostGpr host) { return gpr(host == kHostR9 ? unsigned
 #define TRANSLATED(field) HostOperand::state(offsetof(Cpu, translated) + offsetof(TranslatedState, field))
 #define VECTOR(field) HostOperand::state(offsetof(Cpu, vector) + offsetof(VectorState, field))
 const HostOperand kVectorLive = TRANSLATED(vector_live), kX87Live = TRANSLATED(x87_live);
+const HostOperand kVectorWasLive = TRANSLATED(vector_was_live);  // and x87_was_live behind it
 const HostOperand kExitCode = TRANSLATED(exit_code), kExitArgument = TRANSLATED(exit_argument);
 const HostOperand kEngineStack = TRANSLATED(engine_stack), kReturnStack = TRANSLATED(return_stack);
 const HostOperand kHostMxcsr = TRANSLATED(host_mxcsr), kGuestMxcsr = VECTOR(mxcsr);
@@ -190,6 +191,9 @@ class StubMaker {
     leave_ = asm_.address();  // RSP is free, all but kKept and the vectors is saved
     save(kKept);
     asm_.mov(kHostRsp, kEngineStack);
+    // Both live bytes at once: who resumes in the middle of a block makes the same registers live again.
+    asm_.encode({.map = OpcodeMap::k0F, .opcode = 0xb7, .has_modrm = true, .reg = kHostRax, .rm = kVectorLive});
+    asm_.encode({.opcode = 0x89, .operand_size = true, .has_modrm = true, .reg = kHostRax, .rm = kVectorWasLive});
     asm_.cmp_byte_immediate(kVectorLive, 0);
     const Fixup vector_live = asm_.jcc_forward(kNotEqual);
     const uint64_t vector_saved = asm_.address();
