@@ -499,37 +499,59 @@ TEST_F(CodeCacheTest, GuardGoesWithTheSegmentItIsIn) {
 }
 
 TEST_F(CodeCacheTest, OldCodeCanBeLinkedWhenTheRingIsFull) {
-  std::vector<Fragment*> sources;
+  // A segment holds seven of this size, and would hold eight and nothing else. So many fill the last one in both cases.
+  constexpr uint32_t kSize = CodeCache::kRoomBytesMax;
+  constexpr unsigned kCount = 7 * 8;
   const auto place = [](uint64_t i) { return Place{.linear_page = i << 12, .gpa_page = i << 12}; };
-  uint64_t pages = 1000;
-  // Up to the first eviction, then as many as fit beside the last.
-  while (cache_->stats().fragments_evicted == 0) add(place(pages++), kSecond.linear_page + kLand, 1, 20'000);
-  add(kSecond, 0, 2);
-  for (uint64_t i = 1000; i < pages; ++i) {
-    const uint64_t address = entry(place(i), kGo);
-    if (address != 0) sources.push_back(cache_->fragment_at(address));
-  }
-  for (unsigned i = 0; i < 100'000 / 40; ++i) {  // more than a segment's share of guards: take and give back
-    link(sources[i % sources.size()], kSecond);
-  }
-  EXPECT_EQ(cache_->stats().guarded_links, sources.size());
+  for (unsigned i = 1; i < kCount; ++i) add(place(i), kSecond.linear_page + kLand, 1, kSize);
+  add(kSecond, 0, 2, kSize);
   map_now(kSecond);
-  for (Fragment* from : sources) EXPECT_EQ(go(from), 2u);
+  unsigned linked = 0;
+  for (unsigned i = 1; i < kCount; ++i) {
+    if (entry(place(i), kGo) == 0) continue;
+    Fragment* from = cache_->fragment_at(entry(place(i), kGo));
+    link(from, kSecond);
+    EXPECT_EQ(go(from), 2u);
+    ++linked;
+  }
+  EXPECT_EQ(linked, kSegments * 7 - 1);
+  EXPECT_EQ(cache_->stats().guarded_links, linked);
 }
 
 TEST_F(CodeCacheTest, GuardsAreUsedAgain) {
   Fragment* from = add(kFirst, kSecond.linear_page + kLand, 1);
-  const uint64_t generation = cache_->generation();
-  const uint64_t place = cache_->reserve(100).executable;
-  for (unsigned i = 0; i < 100'000; ++i) {
-    add(kSecond, 0, 2);
+  Place remapped = kSecond;
+  remapped.gpa_page += 0x1000;
+  add(kSecond, 0, 2);
+  add(remapped, 0, 3);
+  for (unsigned i = 0; i < 50'000; ++i) {  // twice what a segment has room for
     link(from, kSecond);
+    link(from, remapped);
+  }
+  EXPECT_EQ(cache_->stats().guarded_links, 1u);
+  map_now(remapped);
+  EXPECT_EQ(go(from), 3u);
+}
+
+TEST_F(CodeCacheTest, RemovedCodeMakesRoomWithoutEviction) {
+  add(kFirst);
+  for (unsigned i = 0; i < 2000; ++i) {
+    add(kSecond, 0, 0, 4000);
     cache_->invalidate(kSecond.gpa_page, 1);
   }
   EXPECT_EQ(cache_->stats().fragments_evicted, 0u);
-  EXPECT_EQ(cache_->generation(), generation + 100'000);
-  EXPECT_LE(cache_->stats().segments_used, 2u);  // of removed code nothing stays but one guard
-  EXPECT_TRUE(cache_->contains(place));
+  EXPECT_EQ(cache_->stats().segments_used, 2u);
+  EXPECT_NE(entry(kFirst, kGo), 0u);
+}
+
+TEST_F(CodeCacheTest, RoomEndsWithTheNextGuard) {
+  Fragment* from = add(kFirst, kSecond.linear_page + kLand, 1);
+  add(kSecond, 0, 2);
+  cache_->reserve(256);
+  link(from, kSecond);
+  auto late = std::make_unique<Fragment>();
+  late->size_bytes = 16;
+  EXPECT_DEATH(cache_->add(std::move(late)), "check failed");
 }
 
 TEST_F(CodeCacheTest, InvalidateAllLeavesNothing) {
