@@ -1,7 +1,9 @@
 // Instruction decoding: prefixes, opcode, ModRM, SIB, displacement, immediate, then the legality rules of the row.
 //
-// The bytes are copied once into a zero-padded buffer, so that no read needs a bounds check: if at the end more bytes
-// were looked at than there are, the result is kTruncated or kTooLong whatever was decoded from the padding.
+// The bytes are read where they are if enough follow the instruction, else from a zero-padded copy, so that no read
+// needs a bounds check: if at the end more bytes were looked at than there are, the result is kTruncated or kTooLong
+// whatever was decoded from what follows. Time is what mispredicted branches cost: what differs from one instruction to
+// the next (REX, ModRM, SIB, sizes of displacement and immediate) is looked up or masked, not branched on.
 //
 // Source: Intel SDM Vol. 2 chapter 2 (format, REX 2.2.1, VEX 2.3), rev. 325383-080. Where Intel and AMD processors
 // differ, Intel: near branches ignore 66 in 64-bit mode, SYSCALL exists only there, LOCK MOV CR0 is no CR8 access. Not
@@ -14,12 +16,12 @@
 namespace tenon::x86 {
 namespace {
 
-enum class PrefixKind : uint8_t { kNone, kSegment, kOperandSize, kAddressSize, kLock, kRepne, kRep, kRex };
+enum class PrefixKind : uint8_t { kNone, kSegment, kOperandSize, kAddressSize, kLock, kRepne, kRep };
 
+/// Legacy prefixes; REX is no part of these.
 constexpr std::array<PrefixKind, 256> kPrefixKinds = [] {
   std::array<PrefixKind, 256> kinds{};
   for (const unsigned byte : {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65}) kinds[byte] = PrefixKind::kSegment;
-  for (unsigned byte = 0x40; byte < 0x50; ++byte) kinds[byte] = PrefixKind::kRex;
   kinds[0x66] = PrefixKind::kOperandSize;
   kinds[0x67] = PrefixKind::kAddressSize;
   kinds[0xf0] = PrefixKind::kLock;
@@ -32,6 +34,10 @@ constexpr std::array<PrefixKind, 256> kPrefixKinds = [] {
 constexpr uint8_t segment_of_prefix(uint8_t byte) {
   return byte >= 0x64 ? static_cast<uint8_t>(kFs + (byte - 0x64)) : static_cast<uint8_t>((byte >> 3) & 3);
 }
+
+/// What selects the row, by PrefixBits & 14 >> 1 (F3, F2, 66): 0 none, 1 = 66, 2 = F3, 3 = F2.
+constexpr std::array<uint8_t, 8> kMandatory = {0, 2, 3, 3, 1, 2, 3, 3};
+static_assert(kPrefixRep == 2 && kPrefixRepne == 4 && kPrefixOperandSize == 8);
 
 /// 16-bit addressing by ModRM.rm (SDM Vol. 2 Table 2-1).
 struct Address16 {
@@ -49,26 +55,69 @@ constexpr std::array<Address16, 8> kAddress16 = {{
     {kRbx, kNoRegister},
 }};
 
+/// Displacements and immediates: (raw & mask ^ sign) - sign extends whatever the form is.
+enum Field : uint8_t { kNothing, kUnsigned8, kSigned8, kUnsigned16, kSigned16, kSigned32, kSigned64, kOther };
+struct FieldForm {
+  uint64_t mask = 0;
+  uint64_t sign = 0;
+  size_t bytes = 0;
+};
+constexpr std::array<FieldForm, 7> kFieldForms = {{
+    {},
+    {0xff, 0, 1},
+    {0xff, 0x80, 1},
+    {0xffff, 0, 2},
+    {0xffff, 0x8000, 2},
+    {0xffffffff, 0x80000000, 4},
+    {~uint64_t{0}, 0, 8},
+}};
+
+/// Of an ImmediateForm with operand size 2, 4, 8 (size / 4 is the index); kOther is read by read_odd_immediate().
+constexpr auto kImmediateFields = [] {
+  std::array<std::array<Field, 3>, 12> fields{};
+  for (auto& row : fields) row = {kOther, kOther, kOther};
+  const auto set = [&fields](ImmediateForm form, std::array<Field, 3> by_size) {
+    fields[static_cast<size_t>(form)] = by_size;
+  };
+  set(ImmediateForm::kNone, {kNothing, kNothing, kNothing});
+  set(ImmediateForm::kByte, {kUnsigned8, kUnsigned8, kUnsigned8});
+  set(ImmediateForm::kByteSigned, {kSigned8, kSigned8, kSigned8});
+  set(ImmediateForm::kBranchByte, {kSigned8, kSigned8, kSigned8});
+  set(ImmediateForm::kWord, {kUnsigned16, kUnsigned16, kUnsigned16});
+  set(ImmediateForm::kOperandMax4, {kSigned16, kSigned32, kSigned32});
+  set(ImmediateForm::kBranch, {kSigned16, kSigned32, kSigned32});
+  set(ImmediateForm::kOperand, {kSigned16, kSigned32, kSigned64});
+  return fields;
+}();
+static_assert(static_cast<size_t>(ImmediateForm::kRegister) + 1 == kImmediateFields.size());
+
+/// By ModRM.mod; mod = 0 without a base has 32 bits.
+constexpr std::array<Field, 4> kDisplacements = {kNothing, kSigned8, kSigned32, kNothing};
+constexpr std::array<Field, 4> kDisplacements16 = {kNothing, kSigned8, kSigned16, kNothing};
+
+/// Operand size in 64-bit mode by "64 for sure" (4), 66 (2) and "64 by default" (1), four bits each.
+constexpr uint32_t kOperandSizes64 = 0x88882284;
+
 enum RexBits : uint8_t { kRexBaseBit = 1, kRexIndexBit = 2, kRexRegBit = 4, kRexWBit = 8 };
 
 class Decoder {
  public:
-  Decoder(std::span<const uint8_t> bytes, CodeSize code_size, Insn& insn)
-      : insn_(insn), available_(std::min<size_t>(bytes.size(), kInsnLengthMax)), is_64_(code_size == CodeSize::k64) {
-    if (bytes.size() > kInsnLengthMax) {
-      std::memcpy(bytes_.data(), bytes.data(),
-                  kInsnLengthMax + 1);  // a fixed size is one move; the last byte is only padding
-    } else {
-      std::memcpy(bytes_.data(), bytes.data(), available_);
-    }
+  // 15 prefixes at most, then opcode 3, ModRM, SIB, displacement 4, immediate 8, read in pieces of 8.
+  static constexpr size_t kReadAhead = 48;
+
+  /// Reads up to kReadAhead of `bytes`, of which `available` (at most 15) count.
+  Decoder(const uint8_t* bytes, size_t available, CodeSize code_size, Insn& insn)
+      : bytes_(bytes), insn_(insn), available_(available), is_64_(code_size == CodeSize::k64) {
     insn_ = Insn{};
     insn_.code_size = code_size;
   }
 
   DecodeStatus run() {
     read_prefixes();
-    const bool is_valid = read_opcode() && read_operands();
-    if (position_ > available_) {
+    const MapTable* table = read_opcode();
+    const bool is_valid = table != nullptr && find_entry(*table) && read_operands();
+    insn_.prefixes = prefixes_;
+    if (position_ > available_) [[unlikely]] {
       return available_ == kInsnLengthMax ? DecodeStatus::kTooLong : DecodeStatus::kTruncated;
     }
     insn_.length = static_cast<uint8_t>(position_);
@@ -76,9 +125,6 @@ class Decoder {
   }
 
  private:
-  // 15 prefixes at most, then opcode 3, ModRM, SIB, displacement 4, immediate 8.
-  static constexpr size_t kBufferSize = 48;
-
   uint8_t next_byte() { return bytes_[position_++]; }
 
   template <typename T>
@@ -89,31 +135,39 @@ class Decoder {
     return value;
   }
 
+  int64_t next_field(Field field) {
+    uint64_t raw;
+    std::memcpy(&raw, &bytes_[position_], sizeof raw);
+    const FieldForm& form = kFieldForms[field];
+    position_ += form.bytes;
+    return static_cast<int64_t>(((raw & form.mask) ^ form.sign) - form.sign);
+  }
+
   void read_prefixes();
-  void apply_segment(uint8_t byte);
-  bool read_opcode();
-  bool read_vex(uint8_t first_byte);
-  bool find_row(const MapTable& table);
+  void read_legacy_prefix(PrefixKind kind, uint8_t byte);
+  const MapTable* read_opcode();
+  const MapTable* read_vex();
+  bool find_entry(const MapTable& table);
   bool read_operands();
-  void set_operand_size();
+  void set_sizes();
   void read_memory();
-  void read_sib_memory();
   void read_address_16();
-  void read_displacement();
-  void read_immediate();
-  int64_t next_signed(unsigned bytes);
+  void read_odd_immediate();
   bool is_legal() const;
   bool is_register_legal() const;
 
   uint8_t extended(unsigned low, uint8_t rex_bit) const {
     return static_cast<uint8_t>(low | ((rex_ & rex_bit) != 0 ? 8u : 0u));
   }
+  bool has_prefix(PrefixBits prefix) const { return (prefixes_ & prefix) != 0; }
+  uint32_t row_flags() const { return entry_->row.flags; }
 
-  std::array<uint8_t, kBufferSize> bytes_{};
+  const uint8_t* const bytes_;
   Insn& insn_;
   const MapEntry* entry_ = nullptr;
   size_t position_ = 0;
-  size_t available_;
+  const size_t available_;
+  uint8_t prefixes_ = 0;   // of insn_, which gets them at the end
   uint8_t rex_ = 0;        // low four bits of REX, or of VEX with positive sense
   uint8_t mandatory_ = 0;  // 0 none, 1 = 66, 2 = F3, 3 = F2: what selects the row
   uint8_t segment_override_ = kNoRegister;
@@ -123,55 +177,46 @@ class Decoder {
   const bool is_64_;
 };
 
-void Decoder::apply_segment(uint8_t byte) {
-  const uint8_t segment = segment_of_prefix(byte);
-  if (is_64_ && segment < kFs) {
-    return;  // null prefixes in 64-bit mode, they do not even undo FS or GS (SDM Vol. 1 3.4.2.1)
+void Decoder::read_legacy_prefix(PrefixKind kind, uint8_t byte) {
+  switch (kind) {
+    case PrefixKind::kSegment: {
+      const uint8_t segment = segment_of_prefix(byte);
+      if (is_64_ && segment < kFs) return;  // null prefixes, they do not even undo FS or GS (SDM Vol. 1 3.4.2.1)
+      segment_override_ = segment;
+      prefixes_ |= kPrefixSegment;
+      return;
+    }
+    case PrefixKind::kOperandSize: prefixes_ |= kPrefixOperandSize; return;
+    case PrefixKind::kAddressSize: prefixes_ |= kPrefixAddressSize; return;
+    case PrefixKind::kLock: prefixes_ |= kPrefixLock; return;
+    case PrefixKind::kRepne: prefixes_ = static_cast<uint8_t>((prefixes_ & ~kPrefixRep) | kPrefixRepne); return;
+    case PrefixKind::kRep: prefixes_ = static_cast<uint8_t>((prefixes_ & ~kPrefixRepne) | kPrefixRep); return;
+    case PrefixKind::kNone: return;
   }
-  segment_override_ = segment;
-  insn_.prefixes |= kPrefixSegment;
 }
 
 /// Prefixes in any order and number; the last segment override and the last of F2 and F3 count. REX counts only if it
-/// is the last prefix (SDM Vol. 2 2.2.1).
+/// is the last prefix (SDM Vol. 2 2.2.1). After 15 bytes the instruction is too long whatever follows.
 void Decoder::read_prefixes() {
-  while (true) {
+  bool is_rex = false;
+  do {
+    PrefixKind kind;
+    while ((kind = kPrefixKinds[bytes_[position_]]) != PrefixKind::kNone && position_ < kInsnLengthMax) {
+      read_legacy_prefix(kind, bytes_[position_]);
+      ++position_;
+    }
     const uint8_t byte = bytes_[position_];
-    const PrefixKind kind = kPrefixKinds[byte];
-    if (kind == PrefixKind::kNone || (kind == PrefixKind::kRex && !is_64_)) {
-      break;
-    }
-    ++position_;
-    insn_.prefixes &= static_cast<uint8_t>(~kPrefixRex);
-    rex_ = 0;
-    switch (kind) {
-      case PrefixKind::kSegment: apply_segment(byte); break;
-      case PrefixKind::kOperandSize: insn_.prefixes |= kPrefixOperandSize; break;
-      case PrefixKind::kAddressSize: insn_.prefixes |= kPrefixAddressSize; break;
-      case PrefixKind::kLock: insn_.prefixes |= kPrefixLock; break;
-      case PrefixKind::kRepne:
-        insn_.prefixes = static_cast<uint8_t>((insn_.prefixes & ~kPrefixRep) | kPrefixRepne);
-        break;
-      case PrefixKind::kRep:
-        insn_.prefixes = static_cast<uint8_t>((insn_.prefixes & ~kPrefixRepne) | kPrefixRep);
-        break;
-      case PrefixKind::kRex:
-        insn_.prefixes |= kPrefixRex;
-        rex_ = byte & 0xf;
-        break;
-      case PrefixKind::kNone: break;
-    }
-  }
+    is_rex = is_64_ && (byte & 0xf0) == 0x40;
+    rex_ = is_rex ? byte & 0xf : 0;
+    position_ += is_rex;
+  } while (is_rex && position_ < kInsnLengthMax &&
+           ((bytes_[position_] & 0xf0) == 0x40 || kPrefixKinds[bytes_[position_]] != PrefixKind::kNone));
+  prefixes_ |= is_rex ? kPrefixRex : 0;
 }
 
-bool Decoder::read_opcode() {
-  if ((insn_.prefixes & kPrefixRep) != 0) {
-    mandatory_ = 2;
-  } else if ((insn_.prefixes & kPrefixRepne) != 0) {
-    mandatory_ = 3;
-  } else if ((insn_.prefixes & kPrefixOperandSize) != 0) {
-    mandatory_ = 1;
-  }
+/// The table that has the opcode; nullptr if there is none.
+const MapTable* Decoder::read_opcode() {
+  mandatory_ = kMandatory[(prefixes_ >> 1) & 7];
   insn_.opcode = next_byte();
   if (insn_.opcode == 0x0f) {
     insn_.opcode = next_byte();
@@ -179,80 +224,70 @@ bool Decoder::read_opcode() {
       const bool is_38 = insn_.opcode == 0x38;
       insn_.map = is_38 ? OpcodeMap::k0F38 : OpcodeMap::k0F3A;
       insn_.opcode = next_byte();
-      return find_row(is_38 ? kTable0F38 : kTable0F3A);
+      return is_38 ? &kTable0F38 : &kTable0F3A;
     }
     insn_.map = OpcodeMap::k0F;
-    return find_row(kTable0F);
+    return &kTable0F;
   }
   // LES and LDS with a register operand do not exist; outside 64-bit mode that makes them VEX (SDM Vol. 2 2.3.5).
-  if ((insn_.opcode & 0xfe) == 0xc4 && (is_64_ || bytes_[position_] >= 0xc0)) {
-    return read_vex(insn_.opcode);
-  }
-  return find_row(kTableLegacy);
+  if ((insn_.opcode & 0xfe) == 0xc4 && (is_64_ || bytes_[position_] >= 0xc0)) return read_vex();
+  return &kTableLegacy;
 }
 
-/// SDM Vol. 2 2.3.5 and Figure 2-9: R, X, B and vvvv are inverted.
-bool Decoder::read_vex(uint8_t first_byte) {
+/// SDM Vol. 2 2.3.5 and Figure 2-9: R, X, B and vvvv are inverted. C4 or C5 was read as the opcode.
+const MapTable* Decoder::read_vex() {
   is_vex_ = true;
+  const bool has_three_bytes = insn_.opcode == 0xc4;
   const uint8_t second = next_byte();
   uint8_t last = second;
   unsigned map = 1;
   rex_ = (second & 0x80) != 0 ? uint8_t{0} : uint8_t{kRexRegBit};
   constexpr uint8_t kForbidden = kPrefixOperandSize | kPrefixLock | kPrefixRep | kPrefixRepne | kPrefixRex;
-  const bool has_forbidden_prefix = (insn_.prefixes & kForbidden) != 0;  // #UD (SDM Vol. 2 2.3.2 and 2.3.3)
-  if (first_byte == 0xc4) {
+  const bool has_forbidden_prefix = (prefixes_ & kForbidden) != 0;  // #UD (SDM Vol. 2 2.3.2 and 2.3.3)
+  if (has_three_bytes) {
     last = next_byte();
     map = second & 0x1f;
     rex_ = static_cast<uint8_t>((~second >> 5) & 7) | static_cast<uint8_t>((last & 0x80) != 0 ? kRexWBit : 0);
   }
-  if (!is_64_) {
-    rex_ &= kRexWBit;  // the others are ones by necessity, or ignored (B)
-  }
+  if (!is_64_) rex_ &= kRexWBit;  // the others are ones by necessity, or ignored (B)
   raw_vvvv_ = (last >> 3) & 0xf;
   vector_256_ = (last & 4) != 0;
   mandatory_ = last & 3;
   insn_.vvvv = static_cast<uint8_t>((raw_vvvv_ ^ 0xf) & (is_64_ ? 0xf : 7));
   insn_.vector_bytes = vector_256_ ? 32 : 16;
   insn_.opcode = next_byte();
-  if (has_forbidden_prefix) {
-    return false;
-  }
+  if (has_forbidden_prefix) return nullptr;
   switch (map) {
-    case 1: insn_.map = OpcodeMap::kVex0F; return find_row(kTableVex0F);
-    case 2: insn_.map = OpcodeMap::kVex0F38; return find_row(kTableVex0F38);
-    case 3: insn_.map = OpcodeMap::kVex0F3A; return find_row(kTableVex0F3A);
-    default: return false;
+    case 1: insn_.map = OpcodeMap::kVex0F; return &kTableVex0F;
+    case 2: insn_.map = OpcodeMap::kVex0F38; return &kTableVex0F38;
+    case 3: insn_.map = OpcodeMap::kVex0F3A; return &kTableVex0F3A;
+    default: return nullptr;
   }
 }
 
-/// Finds the row of insn_.opcode; reads ModRM if the opcode has one.
-bool Decoder::find_row(const MapTable& first_table) {
+/// Finds the entry of the opcode; reads ModRM if the opcode has one.
+bool Decoder::find_entry(const MapTable& first_table) {
   const MapTable* table = &first_table;
   const MapSlot* slot = &table->slots[insn_.opcode];
   if (slot->first == slot->end) {
     table = table->next;
-    if (table == nullptr || table->slots[insn_.opcode].first == table->slots[insn_.opcode].end) {
-      return false;
-    }
+    if (table == nullptr) return false;
     slot = &table->slots[insn_.opcode];
+    if (slot->first == slot->end) return false;
   }
-  unsigned bits = mandatory_ | ((rex_ & kRexWBit) != 0 ? key::kW : 0u) | (vector_256_ ? key::kL : 0u) |
-                  (is_64_ ? key::kMode64 : 0u) | ((rex_ & kRexBaseBit) != 0 ? key::kRexB : 0u);
-  size_t start = slot->first;
-  if (slot->has_modrm) {
-    insn_.has_modrm = true;
-    insn_.modrm = next_byte();
-    const unsigned reg = (insn_.modrm >> 3) & 7;
-    bits |= (insn_.modrm >= 0xc0 ? key::kRegister : 0u) | reg << key::kRegShift | (insn_.modrm & 7u) << key::kRmShift;
-    if (slot->group != MapSlot::kNoGroup) {
-      start += table->group_starts[slot->group][reg];
-    }
-  }
-  for (size_t i = start; i < slot->end; ++i) {
-    const MapEntry& entry = table->entries[i];
-    if ((bits & entry.mask) == entry.value) {
-      entry_ = &entry;
-      insn_.row = &entry.row;
+  insn_.has_modrm = slot->has_modrm;
+  insn_.modrm = slot->has_modrm ? bytes_[position_] : 0;
+  position_ += slot->has_modrm;
+  const unsigned reg = (insn_.modrm >> 3) & 7;
+  const unsigned bits = mandatory_ | (insn_.modrm >= 0xc0 ? key::kRegister : 0u) | reg << key::kRegShift |
+                        (insn_.modrm & 7u) << key::kRmShift | ((rex_ & kRexWBit) != 0 ? key::kW : 0u) |
+                        (vector_256_ ? key::kL : 0u) | (is_64_ ? key::kMode64 : 0u) |
+                        ((rex_ & kRexBaseBit) != 0 ? key::kRexB : 0u);
+  const MapEntry* entry = table->entries + slot->first + table->group_starts[slot->group][reg];
+  for (const MapEntry* const end = table->entries + slot->end; entry != end; ++entry) {
+    if ((bits & entry->mask) == entry->value) {
+      entry_ = entry;
+      insn_.row = &entry->row;
       return true;
     }
   }
@@ -262,86 +297,68 @@ bool Decoder::find_row(const MapTable& first_table) {
 /// Everything after the opcode. The fields are filled before legality is judged, so that the length is right in any
 /// case.
 bool Decoder::read_operands() {
-  if ((rex_ & kRexWBit) != 0) {
-    insn_.prefixes |= kPrefixRexW;
+  prefixes_ |= (rex_ & kRexWBit) != 0 ? kPrefixRexW : 0;
+  set_sizes();
+  const bool has_register_number = insn_.has_modrm || entry_->opcode_register;
+  const unsigned number = insn_.has_modrm ? (insn_.modrm >> 3) & 7u : insn_.opcode & 7u;
+  const uint8_t number_rex = insn_.has_modrm ? kRexRegBit : kRexBaseBit;
+  insn_.reg = has_register_number ? extended(number, number_rex) & entry_->reg_mask : 0;
+  insn_.is_memory = insn_.has_modrm && insn_.modrm < 0xc0 && (row_flags() & kModIgnored) == 0;
+  if (insn_.is_memory) {
+    read_memory();
+  } else if (insn_.has_modrm) {
+    insn_.rm = extended(insn_.modrm & 7, kRexBaseBit) & entry_->rm_mask;
   }
-  set_operand_size();
-  const bool has_67 = (insn_.prefixes & kPrefixAddressSize) != 0;
-  if (is_64_) {
-    insn_.address_size = has_67 ? 4 : 8;
+  if (segment_override_ != kNoRegister) insn_.segment = segment_override_;
+  const Field field = kImmediateFields[static_cast<size_t>(entry_->immediate)][insn_.operand_size / 4];
+  if (field != kOther) [[likely]] {
+    insn_.immediate = next_field(field);
   } else {
-    insn_.address_size = (insn_.code_size == CodeSize::k32) != has_67 ? 4 : 2;
+    read_odd_immediate();
   }
-  insn_.segment = kDs;
-  if (insn_.has_modrm) {
-    insn_.reg = extended((insn_.modrm >> 3) & 7, kRexRegBit) & entry_->reg_mask;
-    if (insn_.modrm >= 0xc0 || (insn_.row->flags & kModIgnored) != 0) {
-      insn_.rm = extended(insn_.modrm & 7, kRexBaseBit) & entry_->rm_mask;
-    } else {
-      read_memory();
-    }
-  } else if (entry_->opcode_register) {
-    insn_.reg = extended(insn_.opcode & 7, kRexBaseBit);
-  }
-  if (segment_override_ != kNoRegister) {
-    insn_.segment = segment_override_;
-  }
-  read_immediate();
   if (is_vex_) {
     constexpr uint8_t kPrefixOfPp[] = {0, kPrefixOperandSize, kPrefixRep, kPrefixRepne};
-    insn_.prefixes |= kPrefixOfPp[mandatory_];  // after the operand size, which VEX.pp does not change
+    prefixes_ |= kPrefixOfPp[mandatory_];  // after the operand size, which VEX.pp does not change
   }
   return is_legal();
 }
 
 /// SDM Vol. 1 Tables 3-3 and 3-4; REX.W wins over 66 (SDM Vol. 2 2.2.1.2).
-void Decoder::set_operand_size() {
-  const bool has_66 = (insn_.prefixes & kPrefixOperandSize) != 0 && entry_->operand_size_prefix;
+void Decoder::set_sizes() {
+  const bool has_66 = has_prefix(kPrefixOperandSize) && entry_->operand_size_prefix;
+  const bool has_67 = has_prefix(kPrefixAddressSize);
   if (!is_64_) {
     insn_.operand_size = (insn_.code_size == CodeSize::k32) != has_66 ? 4 : 2;
-  } else if ((rex_ & kRexWBit) != 0 || (insn_.row->flags & kForce64) != 0) {
-    insn_.operand_size = 8;
-  } else if (has_66) {
-    insn_.operand_size = 2;
-  } else {
-    insn_.operand_size = (insn_.row->flags & kDefault64) != 0 ? 8 : 4;
-  }
-}
-
-void Decoder::read_memory() {
-  insn_.is_memory = true;
-  if (insn_.address_size == 2) {
-    read_address_16();
-  } else if ((insn_.modrm & 7) == 4) {
-    read_sib_memory();
-  } else if ((insn_.modrm & 0xc7) == 5) {
-    insn_.base = is_64_ ? kRipBase : kNoRegister;  // SDM Vol. 2 2.2.1.6
-    insn_.displacement = next<int32_t>();
-  } else {
-    insn_.base = extended(insn_.modrm & 7, kRexBaseBit);
-    read_displacement();
-  }
-  if (insn_.base == kRsp || insn_.base == kRbp) {
-    insn_.segment = kSs;  // SDM Vol. 1 Table 3-5
-  }
-}
-
-/// SDM Vol. 2 Table 2-3.
-void Decoder::read_sib_memory() {
-  const uint8_t sib = next_byte();
-  const uint8_t index = extended((sib >> 3) & 7, kRexIndexBit);
-  if (index != kRsp || entry_->vsib) {
-    insn_.index = index;
-    insn_.scale = sib >> 6;
-  }
-  if ((sib & 7) == 5 && insn_.modrm < 0x40) {
-    insn_.displacement = next<int32_t>();
+    insn_.address_size = (insn_.code_size == CodeSize::k32) != has_67 ? 4 : 2;
     return;
   }
-  insn_.base = extended(sib & 7, kRexBaseBit);
-  read_displacement();
+  const bool is_wide = (rex_ & kRexWBit) != 0 || (row_flags() & kForce64) != 0;
+  const bool is_default_64 = (row_flags() & kDefault64) != 0;
+  const unsigned which = unsigned{is_wide} << 2 | unsigned{has_66} << 1 | unsigned{is_default_64};
+  insn_.operand_size = kOperandSizes64 >> (4 * which) & 0xf;
+  insn_.address_size = has_67 ? 4 : 8;
 }
 
+/// SDM Vol. 2 Tables 2-2 and 2-3. Without SIB, mod = 0 and rm = 5 is RIP-relative in 64-bit mode (2.2.1.6).
+void Decoder::read_memory() {
+  if (insn_.address_size == 2) return read_address_16();
+  const unsigned mod = insn_.modrm >> 6;
+  const bool has_sib = (insn_.modrm & 7) == 4;
+  const uint8_t sib = has_sib ? bytes_[position_] : 0;
+  position_ += has_sib;
+  const uint8_t index = extended((sib >> 3) & 7, kRexIndexBit);
+  const bool has_index = has_sib && (index != kRsp || entry_->vsib);
+  insn_.index = has_index ? index : kNoRegister;
+  insn_.scale = has_index ? sib >> 6 : 0;
+  const unsigned base = has_sib ? sib & 7u : insn_.modrm & 7u;
+  const bool has_no_base = mod == 0 && base == 5;
+  const uint8_t instead = is_64_ && !has_sib ? kRipBase : kNoRegister;
+  insn_.base = has_no_base ? instead : extended(base, kRexBaseBit);
+  insn_.displacement = static_cast<int32_t>(next_field(has_no_base ? kSigned32 : kDisplacements[mod]));
+  insn_.segment = insn_.base == kRsp || insn_.base == kRbp ? kSs : kDs;  // SDM Vol. 1 Table 3-5
+}
+
+/// SDM Vol. 2 Table 2-1.
 void Decoder::read_address_16() {
   if ((insn_.modrm & 0xc7) == 6) {
     insn_.displacement = next<int16_t>();
@@ -349,43 +366,20 @@ void Decoder::read_address_16() {
   }
   insn_.base = kAddress16[insn_.modrm & 7].base;
   insn_.index = kAddress16[insn_.modrm & 7].index;
-  read_displacement();
+  insn_.displacement = static_cast<int32_t>(next_field(kDisplacements16[insn_.modrm >> 6]));
+  insn_.segment = insn_.base == kRbp ? kSs : kDs;  // SDM Vol. 1 Table 3-5
 }
 
-/// The displacement that ModRM.mod = 1 or 2 announces.
-void Decoder::read_displacement() {
-  if ((insn_.modrm & 0xc0) == 0x40) {
-    insn_.displacement = next<int8_t>();
-  } else if ((insn_.modrm & 0xc0) == 0x80) {
-    insn_.displacement = insn_.address_size == 2 ? next<int16_t>() : next<int32_t>();
-  }
-}
-
-int64_t Decoder::next_signed(unsigned bytes) {
-  switch (bytes) {
-    case 2: return next<int16_t>();
-    case 4: return next<int32_t>();
-    default: return next<int64_t>();
-  }
-}
-
-void Decoder::read_immediate() {
+void Decoder::read_odd_immediate() {
   switch (entry_->immediate) {
-    case ImmediateForm::kNone: break;
-    case ImmediateForm::kByte: insn_.immediate = next_byte(); break;
-    case ImmediateForm::kByteSigned:
-    case ImmediateForm::kBranchByte: insn_.immediate = next<int8_t>(); break;
-    case ImmediateForm::kWord: insn_.immediate = next<uint16_t>(); break;
-    case ImmediateForm::kOperandMax4:
-    case ImmediateForm::kBranch: insn_.immediate = next_signed(std::min<unsigned>(insn_.operand_size, 4)); break;
-    case ImmediateForm::kOperand: insn_.immediate = next_signed(insn_.operand_size); break;
     case ImmediateForm::kFarPointer:
       insn_.immediate = insn_.operand_size == 2 ? int64_t{next<uint16_t>()} : int64_t{next<uint32_t>()};
       insn_.immediate2 = next<uint16_t>();
       break;
     case ImmediateForm::kOffset: {
       insn_.is_memory = true;
-      const uint64_t offset = static_cast<uint64_t>(next_signed(insn_.address_size));
+      const auto offset = next<uint64_t>();
+      position_ -= 8u - insn_.address_size;
       insn_.immediate = static_cast<int64_t>(offset & (~uint64_t{0} >> (64 - 8 * insn_.address_size)));
       break;
     }
@@ -396,12 +390,13 @@ void Decoder::read_immediate() {
     case ImmediateForm::kRegister:
       insn_.immediate = next_byte() & (is_64_ ? 0xff : 0x7f);  // bit 7 is ignored outside 64-bit mode (SDM Vol. 2 4.1)
       break;
+    default: break;
   }
 }
 
 /// #UD conditions that are not a matter of finding a row.
 bool Decoder::is_legal() const {
-  if ((insn_.prefixes & kPrefixLock) != 0 && ((insn_.row->flags & kLockable) == 0 || !insn_.is_memory)) {
+  if (has_prefix(kPrefixLock) && ((row_flags() & kLockable) == 0 || !insn_.is_memory)) {
     return false;  // SDM Vol. 2, LOCK
   }
   if (is_vex_ && !entry_->uses_vvvv && raw_vvvv_ != 0xf) {
@@ -417,7 +412,7 @@ bool Decoder::is_legal() const {
 
 /// Segment, control and debug registers that exist (SDM Vol. 2, MOV and MOV CR/DR).
 bool Decoder::is_register_legal() const {
-  switch (insn_.row->op) {
+  switch (entry_->row.op) {
     case Op::kMovFromSeg: return insn_.reg < kSegmentCount;
     case Op::kMovToSeg: return insn_.reg < kSegmentCount && insn_.reg != kCs;
     case Op::kMovFromCr:
@@ -466,7 +461,15 @@ unsigned size_of(Operand operand, const Insn& insn) {
 }  // namespace
 
 DecodeStatus decode(std::span<const uint8_t> bytes, CodeSize code_size, Insn& out) {
-  return Decoder(bytes, code_size, out).run();
+  const size_t available = std::min<size_t>(bytes.size(), kInsnLengthMax);
+  const uint8_t* start = bytes.data();
+  std::array<uint8_t, Decoder::kReadAhead> padded;
+  if (bytes.size() < padded.size()) [[unlikely]] {
+    padded.fill(0);
+    std::copy_n(start, available, padded.begin());
+    start = padded.data();
+  }
+  return Decoder(start, available, code_size, out).run();
 }
 
 unsigned memory_operand_size(const Insn& insn) {

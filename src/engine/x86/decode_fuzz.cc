@@ -69,7 +69,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::span<const uint8_t> bytes(data + 1, size - 1);
   while (!bytes.empty()) {
     Insn insn;
-    const DecodeStatus status = decode_exactly(bytes.first(std::min<size_t>(bytes.size(), 32)), code_size, insn);
+    // With as many bytes as this it reads them in place, with fewer from a padded copy.
+    const DecodeStatus status = decode_exactly(bytes.first(std::min<size_t>(bytes.size(), 64)), code_size, insn);
     size_t consumed = 1;
     if (status == DecodeStatus::kOk) {
       check_fields(insn, bytes.size());

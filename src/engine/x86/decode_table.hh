@@ -255,7 +255,7 @@ inline const MapEntry& entry_of(const OpcodeRow& row) {
 
 /// Where the entries of one opcode are: [first, end), searched from first + group start where there is a group index.
 struct MapSlot {
-  static constexpr uint8_t kNoGroup = 0xff;
+  static constexpr uint8_t kNoGroup = 0;  // group_starts has zeros there, so that the decoder need not ask
   uint16_t first = 0;
   uint16_t end = 0;  // = first: no instruction
   bool has_modrm = false;
@@ -263,7 +263,7 @@ struct MapSlot {
 };
 
 struct MapTable {
-  static constexpr size_t kGroupsMax = 24;
+  static constexpr size_t kGroupsMax = 25;
   static constexpr size_t kGroupMinimum = 4;  // entries of one opcode from which the index by ModRM.reg pays
 
   const MapEntry* entries = nullptr;
@@ -281,7 +281,7 @@ consteval MapTable make_table(const MapEntry (&entries)[kCount], const MapTable*
   MapTable table;
   table.entries = entries;
   table.next = next;
-  size_t groups = 0;
+  size_t groups = 1;  // after kNoGroup
   for (size_t i = 0; i < kCount;) {
     size_t end = i;
     bool selects_by_reg = false;
