@@ -6,6 +6,7 @@ import tempfile
 import unittest
 import xml.etree.ElementTree
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from suite import chart, guest_data, guest_image, machines, rows, session, workloads  # noqa: E402

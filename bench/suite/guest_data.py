@@ -23,7 +23,7 @@ def numbers(scale):
         return str(max(least, round(full * scale)))
 
     return {
-        "@SH_ROUNDS@": sized(50_000), "@PYTHON_ROUNDS@": sized(2), "@SPAWNS@": sized(200),
+        "@SH_ROUNDS@": sized(50_000), "@PYTHON_ROUNDS@": sized(8), "@SPAWNS@": sized(200),
         "@ROWS@": sized(SQL_ROWS, 100), "@MICRO_MS@": sized(workloads.MICRO_MILLISECONDS, 20),
     }
 

@@ -104,6 +104,6 @@ def unpack(packages, directory):
     """Unpacks all packages over each other into `directory`, which is emptied first."""
     shutil.rmtree(directory, ignore_errors=True)
     pathlib.Path(directory).mkdir(parents=True)
-    for name, (_, file) in packages.items():
-        say(f"unpacking {name}")
+    say(f"unpacking {len(packages)} packages")
+    for _, file in packages.values():
         run(["dpkg-deb", "-x", str(file), str(directory)], ".")

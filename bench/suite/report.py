@@ -7,27 +7,30 @@ import pathlib
 import shutil
 import subprocess
 
-from suite import chart, engine_speed, machines, workloads
+from suite import chart, engine_speed, machines, packages, workloads
 from suite.rows import format_ratio, format_value, make_means, make_rows, second_vcpu_throughput
 from suite.terminal import BenchError, say
 
 DIRECTORY = machines.ROOT / "build/bench"
+PARTIAL_DIRECTORY = DIRECTORY / "part"  # of runs that leave something out, so that they replace no whole report
 PUBLISHED = machines.ROOT / "docs/performance"
 # In the report's folder, and under which name it is published.
 FILES = {"report.md": "figures.md", "report.json": "figures.json", "report.svg": "chart.svg"}
 
 
 def write(session, load, engine_rows):
-    """Writes build/bench/report.*, and prints the Markdown to stdout."""
+    """Prints the Markdown to stdout, and writes all files."""
     facts = about(session, load)
     rows = make_rows(session.figures, session.options.cpus)
     text = as_markdown(facts, rows, engine_rows)
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    (DIRECTORY / "report.md").write_text(text, encoding="utf-8")
-    (DIRECTORY / "report.json").write_text(as_json(facts, rows, engine_rows, session.figures), encoding="utf-8")
-    (DIRECTORY / "report.svg").write_text(chart.draw(rows, facts), encoding="utf-8")
-    print(text, end="")
-    say(f"also in {DIRECTORY.relative_to(machines.ROOT)}: {', '.join(FILES)}")
+    is_whole = not session.options.only and {"tenon", "qemu"} <= set(session.options.vmm)
+    print(text if is_whole else text.partition("\n## ")[2], end="", flush=True)
+    directory = DIRECTORY if is_whole else PARTIAL_DIRECTORY
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "report.md").write_text(text, encoding="utf-8")
+    (directory / "report.json").write_text(as_json(facts, rows, engine_rows, session.figures), encoding="utf-8")
+    (directory / "report.svg").write_text(chart.draw(rows, facts), encoding="utf-8")
+    say(f"also in {directory.relative_to(machines.ROOT)}: {', '.join(FILES)}")
 
 
 def publish():
@@ -98,11 +101,13 @@ def as_json(facts, rows, engine_rows, figures):
 
 def as_markdown(facts, rows, engine_rows):
     machine, tenon, guest, options = facts["machine"], facts["tenon"], facts["guest"], facts["options"]
+    programs = ", ".join(f"{name} {guest['packages'][name]}" for name in packages.PROGRAM_PACKAGES)
     lines = [
         "# Measured side by side", "",
         f"{facts['date']}: {machine['processor']}, {machine['cpus']} CPUs, Linux {machine['kernel']}; load before "
         f"{machine['load']:.2f}. {tenon['version']} ({tenon['commit']}), engine {tenon['engine']}; "
         f"{facts['qemu'] or 'no QEMU'}. Guests: Linux {guest['kernel']}, {guest['memory_mib']} MiB. "
+        f"Programs: {programs}. "
         f"Medians of {options['runs']}" + (f", work scaled by {options['scale']:g}." if options["scale"] != 1 else "."), "",
         "Native: the same files on the host's kernel. TCG: the better of `-cpu max` and `-cpu max,-erms` in each row. "
         "Faster: how many times faster Tenon is than TCG. Distance: how many times slower Tenon is than native.", "",
@@ -118,6 +123,8 @@ def as_markdown(facts, rows, engine_rows):
 
 
 def means_table(rows):
+    if not any(row.tenon_over_tcg or row.native_over_tcg for row in rows):
+        return []
     lines = ["| geometric mean over | rows | slower than TCG | faster | distance | TCG's distance |",
              "|---|--:|--:|--:|--:|--:|"]
     for mean in make_means(rows):

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import statistics
 import tempfile
+import time
 
 from suite import boot, guest_data, guest_image, machines, workloads
 from suite.terminal import say
@@ -43,6 +44,14 @@ class Figures:
         if outcome.events:
             self.events.append({"cpus": cpus, "machine": machine, "events": outcome.events})
 
+    def add_earlier(self, report, wanted):
+        """The figures of an earlier report's JSON for the workloads `wanted`, of machines that have none here."""
+        present = {machine for _, _, machine in self.runs}
+        for raw in report["raw"]:
+            if raw["machine"] not in present and raw["workload"] in wanted:
+                self.runs[raw["cpus"], raw["workload"], raw["machine"]] = raw["runs"]
+                self.units[raw["workload"]] = raw["unit"]
+
     def median(self, cpus, name, machine):
         """The median over the runs of each run's median, or nothing."""
         runs = self.runs.get((cpus, name, machine))
@@ -65,6 +74,7 @@ class Session:
     def prepared(self):
         """Everything a run needs, in a work folder of its own: several sessions may run at once."""
         CACHE.mkdir(parents=True, exist_ok=True)
+        remove_abandoned_work()
         with open(CACHE / "lock", "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.kernel, self.boot_initrd = boot.image_paths(self.tenon.program, self.options.flavour)
@@ -117,6 +127,13 @@ class Session:
             outcome = machines.run(machine, machine.command(self.kernel, self.initrd, cpus), self.options.timeout,
                                    self.options.verbose)
             self.figures.add_outcome(cpus, machine.name, outcome)
+
+
+def remove_abandoned_work():
+    """Work folders of sessions that were killed: none runs for a day."""
+    for folder in CACHE.glob("work-*"):
+        if time.time() - folder.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def choose(names):
