@@ -18,9 +18,11 @@
 // Source: System V ABI for the C++ side; SDM Vol. 1 13 (XSAVE), Vol. 3 6.15 (#DE, #GP, #MF, #XM).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
+#include "base/host_fault.hh"
 #include "base/result.hh"
 #include "engine/interp/cpu.hh"
 #include "engine/jit/assembler.hh"
@@ -74,20 +76,35 @@ class HostThread {
   HostThread(const HostThread&) = delete;
   HostThread& operator=(const HostThread&) = delete;
 
-  /// Empties the shadow return stack: the next entry starts at its top.
+  /// Empties the shadow return stack: the next entry starts at its top, where every word above is a sentinel that leads
+  /// to Stubs::exit_indirect.
   void reset_return_stack();
   /// Call before entering translated code: makes sure that `poke` is set when VcpuSignal::deadline_ns() passes. Cheap
   /// when the deadline has not moved to an earlier time (one compare).
-  void arm_deadline();
+  void arm_deadline() {
+    const uint64_t deadline = cpu_.signal->deadline_ns();
+    if (deadline < armed_ns_.load(std::memory_order_relaxed)) [[unlikely]]
+      arm(deadline);
+  }
 
   static constexpr size_t kReturnStackBytes = 64 << 10;
 
+  /// In the handler of the timer's signal.
+  void on_timer();
+
  private:
-  HostThread() = default;
+  struct Host;  // what the operating system gave
+
+  explicit HostThread(interp::Cpu& cpu);
+  bool on_fault(HostFault& fault);
+  void arm(uint64_t deadline_ns);
+
+  interp::Cpu& cpu_;
+  std::atomic<uint64_t> armed_ns_{kNoDeadline};  // the deadline that the timer runs for; the signal handler's, too
+  std::unique_ptr<Host> host_;
 };
 
-/// Whether this CPU has what translated code needs (BMI2, FSGSBASE enabled by the kernel, AVX...); the error names what is
-/// missing.
+/// Whether this CPU has what translated code needs (AVX, BMI2, LAHF); the error names what is missing.
 Result<void> check_host_cpu();
 
 }  // namespace tenon::jit
