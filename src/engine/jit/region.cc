@@ -46,7 +46,36 @@ struct FlagEffect {
   uint16_t live_before(uint16_t live_after) const { return static_cast<uint16_t>(read | (live_after & ~killed)); }
 };
 
-FlagEffect effect_of(const Insn& insn) { return {flags_read(insn), flags_killed(insn)}; }
+/// Whether the count of a shift or rotation by an immediate is not 0 for sure. The count is taken modulo 32, or 64 with
+/// a 64-bit operand (SDM Vol. 2, SAL/SAR/SHL/SHR); byte operands with REX.W: whatever the processor does, it is 32
+/// or 64.
+bool shifts_for_sure(const Insn& insn) {
+  const auto& operands = insn.row->operands;
+  if (operands[1] != x86::Operand::kIb && operands[2] != x86::Operand::kIb) return false;
+  const bool is_64 = insn.operand_size == 8 && operands[0] != x86::Operand::kEb;
+  return (insn.immediate & (is_64 ? 63 : 31)) != 0;
+}
+
+/// Of an instruction with kFlagsMayKeep or kModIgnored that else overwrites `written`.
+uint16_t killed_for_sure(const Insn& insn, uint16_t written) {
+  const x86::OpcodeRow& row = *insn.row;
+  // MOV CR and DR: undefined by the manual, but every processor keeps them, and so does the interpreter.
+  if ((row.flags & x86::kModIgnored) != 0) return 0;
+  if ((row.flags & x86::kRep) != 0) {
+    const bool repeats = (insn.prefixes & (x86::kPrefixRep | x86::kPrefixRepne)) != 0;
+    return repeats ? uint16_t{0} : written;
+  }
+  return shifts_for_sure(insn) ? written : uint16_t{0};
+}
+
+FlagEffect effect_of(const Insn& insn) {
+  const x86::OpcodeRow& row = *insn.row;
+  const auto read = static_cast<uint16_t>(row.rflags_read & kAllFlags);
+  const auto written = static_cast<uint16_t>((row.rflags_written | row.rflags_undefined) & kAllFlags);
+  if ((row.flags & (x86::kFlagsMayKeep | x86::kModIgnored)) == 0) [[likely]]
+    return {read, written};
+  return {read, killed_for_sure(insn, written)};
+}
 
 bool ends_block(const Insn& insn) { return (insn.row->flags & (x86::kBranch | x86::kSerializing)) != 0; }
 
@@ -430,33 +459,10 @@ void mark_all_live(Region& region) {
   }
 }
 
-/// Whether the count of a shift or rotation by an immediate is not 0 for sure. The count is taken modulo 32, or 64 with
-/// a 64-bit operand (SDM Vol. 2, SAL/SAR/SHL/SHR); byte operands with REX.W: whatever the processor does, it is 32
-/// or 64.
-bool shifts_for_sure(const Insn& insn) {
-  const auto& operands = insn.row->operands;
-  if (operands[1] != x86::Operand::kIb && operands[2] != x86::Operand::kIb) return false;
-  const bool is_64 = insn.operand_size == 8 && operands[0] != x86::Operand::kEb;
-  return (insn.immediate & (is_64 ? 63 : 31)) != 0;
-}
-
 }  // namespace
 
-uint16_t flags_read(const Insn& insn) { return insn.row->rflags_read & kAllFlags; }
-
-uint16_t flags_killed(const Insn& insn) {
-  const x86::OpcodeRow& row = *insn.row;
-  const auto written = static_cast<uint16_t>((row.rflags_written | row.rflags_undefined) & kAllFlags);
-  if ((row.flags & (x86::kFlagsMayKeep | x86::kModIgnored)) == 0) [[likely]]
-    return written;
-  // MOV CR and DR: undefined by the manual, but every processor keeps them, and so does the interpreter.
-  if ((row.flags & x86::kModIgnored) != 0) return 0;
-  if ((row.flags & x86::kRep) != 0) {
-    const bool repeats = (insn.prefixes & (x86::kPrefixRep | x86::kPrefixRepne)) != 0;
-    return repeats ? uint16_t{0} : written;
-  }
-  return shifts_for_sure(insn) ? written : uint16_t{0};
-}
+uint16_t flags_read(const Insn& insn) { return effect_of(insn).read; }
+uint16_t flags_killed(const Insn& insn) { return effect_of(insn).killed; }
 
 void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, const RegionOptions& options,
                  Region& out) {
