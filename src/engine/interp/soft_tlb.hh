@@ -167,6 +167,8 @@ class SoftTlb {
   void drop_piece(uint64_t linear);
 
  private:
+  friend struct SoftTlbTestAccess;
+
   /// Which entries of one level-1 table are in use. A bit of `words` is set where a word of the bitmap is not 0.
   struct Bitmap {
     uint64_t bits[kEntries / 64];
@@ -211,6 +213,7 @@ class SoftTlb {
   void drop_lines(uint64_t first, uint64_t size_bytes, uint64_t context, bool globals);
   uint64_t dropped_size(uint64_t linear, x86::PagingKind paging, bool globals) const;
   unsigned backing_of(uint64_t gpa) const;
+  Line& line_for(uint64_t linear);
 
   alignas(64) TlbEntry tables_[kTlbModes][2][kEntries];  // [mode][0 = read, 1 = write]
   Use use_[kTlbNever][2];

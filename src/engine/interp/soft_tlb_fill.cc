@@ -34,22 +34,31 @@ TlbPage SoftTlb::insert(uint64_t linear, const x86::Translation& translation) {
   if (translation.dirty) word |= TlbPage::kDirty;
   if (translation.global) word |= TlbPage::kGlobal;
   (translation.global ? global_large_ : local_large_).note(linear, translation.page_size);
-  const uint64_t wanted = page_tag(linear);
-  const uint64_t local = wanted | (context_ & kContextMask);
-  const uint64_t global = wanted | (global_context_ & kContextMask);
-  Line(&set)[kWays] = level2_->lines[set_of(linear)];
-  // In place of what is known of the page, so that it is never there twice; else where nothing is.
-  Line* place = nullptr;
-  for (Line& line : set) {
-    if (line.tag == local || line.tag == global) {
-      place = &line;
-      break;
-    }
-    if (line.tag == 0) place = &line;
-  }
-  if (place == nullptr) place = &set[next_way_++ % kWays];
-  *place = Line{.tag = translation.global ? global : local, .word = word};
+  Line& line = line_for(linear);
+  line =
+      Line{.tag = page_tag(linear) | ((translation.global ? global_context_ : context_) & kContextMask), .word = word};
   return TlbPage{word};
+}
+
+/// Where to put the page of `linear`: in place of what is known of it, so that it is never there twice; else where
+/// nothing is, or the line of the oldest other context, which is likely to have been dropped; else any.
+SoftTlb::Line& SoftTlb::line_for(uint64_t linear) {
+  const uint64_t wanted = page_tag(linear);
+  const uint64_t local = context_ & kContextMask;
+  const uint64_t global = global_context_ & kContextMask;
+  Line(&set)[kWays] = level2_->lines[set_of(linear)];
+  Line* oldest = nullptr;
+  uint64_t oldest_age = 0;
+  for (Line& line : set) {
+    if (line.tag == (wanted | local) || line.tag == (wanted | global)) return line;
+    const uint64_t context = line.tag & kContextMask;
+    if (context == local || context == global) continue;
+    const uint64_t age = line.tag == 0 ? kContextMask + 1 : (last_context_ - context) & kContextMask;
+    if (age <= oldest_age) continue;
+    oldest = &line;
+    oldest_age = age;
+  }
+  return oldest != nullptr ? *oldest : set[next_way_++ % kWays];
 }
 
 // --- Level 1.
