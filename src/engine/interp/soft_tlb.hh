@@ -216,7 +216,7 @@ class SoftTlb {
   Line& line_for(uint64_t linear);
 
   alignas(64) TlbEntry tables_[kTlbModes][2][kEntries];  // [mode][0 = read, 1 = write]
-  Use use_[kTlbNever][2];
+  Use use_[kTlbNever][2]{};
   Level2* level2_ = nullptr;
   uint64_t context_ = 1;         // of the current PCID
   uint64_t global_context_ = 1;  // stands for every PCID
