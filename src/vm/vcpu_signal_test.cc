@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "vm/fake_clock.hh"
 
@@ -116,6 +118,54 @@ TEST(VcpuSignal, ManyProducers) {
   }
   stopper.join();
   EXPECT_EQ(seen, kAll);
+}
+
+TEST(VcpuSignal, PokesTheEnginesWord) {
+  VcpuSignal signal;
+  std::atomic<uint32_t> poke{0};
+  signal.set_poke(&poke);
+  EXPECT_EQ(poke.exchange(0), 1u);  // what was raised before is looked at
+  signal.raise(VcpuSignal::kNmi);
+  EXPECT_EQ(poke, 1u);
+  signal.set_poke(nullptr);
+  poke = 0;
+  signal.raise(VcpuSignal::kStop);
+  EXPECT_EQ(poke, 0u);
+}
+
+/// A vCPU that looks at nothing but its word, as translated code does.
+TEST(VcpuSignal, NoBitIsOverlookedBehindThePoke) {
+  VcpuSignal signal;
+  constexpr int kRounds = 3000;
+  std::atomic<int> taken{0};
+  std::atomic<bool> listening{false};
+  std::thread vcpu([&] {
+    auto poke = std::make_unique<std::atomic<uint32_t>>(0);
+    signal.set_poke(poke.get());
+    listening = true;
+    while (taken < kRounds) {
+      if (poke->exchange(0) == 0) {
+        std::this_thread::yield();
+      } else if ((signal.take(~0u) & VcpuSignal::kInterrupt) != 0) {
+        ++taken;
+      }
+    }
+    signal.set_poke(nullptr);
+  });
+  std::thread other([&] {
+    while (taken < kRounds) {
+      signal.raise(VcpuSignal::kNmi);
+      std::this_thread::yield();
+    }
+  });
+  while (!listening) std::this_thread::yield();
+  for (int round = 0; round < kRounds; ++round) {
+    signal.raise(VcpuSignal::kInterrupt);
+    while (taken <= round) std::this_thread::yield();
+  }
+  for (int i = 0; i < 1000; ++i) signal.raise(1u << (i % 6));  // also while the word goes away
+  vcpu.join();
+  other.join();
 }
 
 }  // namespace
