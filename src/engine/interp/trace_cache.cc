@@ -199,7 +199,7 @@ uint64_t TraceCache::watch(Cpu& cpu, CodeWatch::Page& page, uint64_t gpa, uint64
   for (;;) {
     cpu.safepoint->set_code_granules(cpu, page, mask);
     const uint64_t version = page.version.load(std::memory_order_seq_cst);
-    // note_data_store() of another vCPU clears first and then grows the version: seen together they are no good.
+    // give_up_code() of another vCPU clears first and then grows the version: seen together they are no good.
     if ((page.granules.load(std::memory_order_seq_cst) & mask) == mask) return version;
   }
 }
@@ -373,11 +373,8 @@ void TraceCache::code_written(Cpu& cpu, Gpa gpa, uint64_t size_bytes) {
   const bool hit = watch_table.note_write(gpa, size_bytes, &cpu.change_listener);
   if (hit && cpu.accelerator != nullptr) cpu.accelerator->code_changed(gpa, size_bytes);
   CodeWatch::Page* page = watch_table.page(gpa);
-  if (page != nullptr && page->granules.load(std::memory_order_relaxed) != 0 && note_data_store(*page)) {
-    const Gpa start(gpa.value() - gpa.page_offset());
-    watch_table.changes().note(start, kPageSize, &cpu.change_listener);
-    if (cpu.accelerator != nullptr) cpu.accelerator->code_changed(start, kPageSize);
-  }
+  if (page != nullptr && page->granules.load(std::memory_order_relaxed) != 0 && counts_as_data(*page))
+    give_up_code(cpu, *page, Gpa(gpa.value() - gpa.page_offset()));
   if (running == nullptr || running->poisoned) return;
   const bool stale = running->page->version.load(std::memory_order_relaxed) != running->version ||
                      (running->second_page != nullptr &&
@@ -387,9 +384,8 @@ void TraceCache::code_written(Cpu& cpu, Gpa gpa, uint64_t size_bytes) {
   for (Step& step : std::span(running->steps(), running->step_count - 1u)) step.handler = leave_stale;
 }
 
-/// A page that is stored to again and again holds data now (or code is being written there): without granules stores to
-/// it get their TLB entries back. Code in it is looked at anew when it next runs. True: it was given up just now.
-bool TraceCache::note_data_store(CodeWatch::Page& page) {
+/// Counts a store. A page that is stored to again and again holds data now (or code is being written there).
+bool TraceCache::counts_as_data(CodeWatch::Page& page) {
   auto& [counted, stores] = data_stores_[(reinterpret_cast<uintptr_t>(&page) / sizeof page) % data_stores_.size()];
   if (counted != &page) {
     counted = &page;
@@ -397,9 +393,20 @@ bool TraceCache::note_data_store(CodeWatch::Page& page) {
   }
   if (++stores < kStoresToData) return false;
   stores = 0;
-  page.granules.store(0, std::memory_order_seq_cst);
-  page.version.fetch_add(1, std::memory_order_seq_cst);
   return true;
+}
+
+/// Without granules stores to the page get their TLB entries back. Code in it is looked at anew when it next runs.
+void TraceCache::give_up_code(Cpu& cpu, CodeWatch::Page& page, Gpa start) {
+  const auto tell = [&] {
+    page.version.fetch_add(1, std::memory_order_seq_cst);
+    cpu.memory->code_watch().changes().note(start, kPageSize, &cpu.change_listener);
+  };
+  // Before: stores that nobody sees come only after everybody is told. After: for what others decode meanwhile.
+  tell();
+  page.granules.store(0, std::memory_order_seq_cst);
+  tell();
+  if (cpu.accelerator != nullptr) cpu.accelerator->code_changed(start, kPageSize);
 }
 
 // --- Cpu's side.

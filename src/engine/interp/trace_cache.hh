@@ -139,7 +139,8 @@ class TraceCache {
   uint64_t watch(Cpu& cpu, CodeWatch::Page& page, uint64_t gpa, uint64_t size_bytes);
   CodeWatch::Page* page_of(const Cpu& cpu, uint64_t gpa);
   void* allocate(size_t size_bytes);
-  bool note_data_store(CodeWatch::Page& page);
+  bool counts_as_data(CodeWatch::Page& page);
+  void give_up_code(Cpu& cpu, CodeWatch::Page& page, Gpa start);
   void start_over(Half& half);
   void enter_context(uint64_t context);
   void update_stamps();

@@ -149,6 +149,7 @@ HostThread::HostThread(Cpu& cpu) : cpu_(cpu), host_(std::make_unique<Host>()) {}
 
 Result<std::unique_ptr<HostThread>> HostThread::create(Cpu& cpu, uint64_t code, size_t size_bytes, const Stubs& stubs) {
   std::unique_ptr<HostThread> thread(new HostThread(cpu));
+  this_thread = thread.get();
   Host& host = *thread->host_;
   host.exit_fault = stubs.exit_fault;
   TRY(host.make_return_stack(cpu, stubs.exit_indirect));
@@ -157,7 +158,6 @@ Result<std::unique_ptr<HostThread>> HostThread::create(Cpu& cpu, uint64_t code, 
   TRY(host.choose_signals());
   TRY(host.make_timer());
   TRY(set_gs_base(reinterpret_cast<uint64_t>(&cpu)));
-  this_thread = thread.get();
   // SAFETY: the caller's executable memory, which outlives the HostThread; only its addresses are used.
   const std::span<const std::byte> range(reinterpret_cast<const std::byte*>(code), size_bytes);
   TRY(watch_faults_on_this_thread(
@@ -167,14 +167,12 @@ Result<std::unique_ptr<HostThread>> HostThread::create(Cpu& cpu, uint64_t code, 
 }
 
 HostThread::~HostThread() {
-  if (this_thread == this) {
-    forget_faults_on_this_thread();
-    this_thread = nullptr;
-    set_gs_base(0);
-  }
   if (host_->has_timer) ::timer_delete(host_->timer);
+  if (this_thread != this) return;  // its thread has ended, and with it all that is undone here
+  forget_faults_on_this_thread();
+  this_thread = nullptr;  // a signal of the timer may still be pending
+  set_gs_base(0);
   if (host_->has_signal_stack) ::sigaltstack(&host_->old_signal_stack, nullptr);
-  // Last: from here on the timer's signal may be blocked again, whose handler finds no HostThread.
   if (host_->has_mask) ::pthread_sigmask(SIG_SETMASK, &host_->old_mask, nullptr);
 }
 

@@ -67,7 +67,7 @@ Stubs make_stubs(Assembler& assembler, interp::Cpu& cpu);
 
 /// One vCPU thread's set-up for running translated code: GS base, alternate signal stack, shadow return stack, handlers of
 /// SIGSEGV, SIGBUS and SIGFPE for faults in `[code, code + size)`, and the host timer behind the guest's APIC deadline.
-/// Create and destroy on the vCPU's thread.
+/// Create on the vCPU's thread; destroy there or when it has ended. The thread blocks all signals but its own from then on.
 class HostThread {
  public:
   static Result<std::unique_ptr<HostThread>> create(interp::Cpu& cpu, uint64_t code, size_t size_bytes,
