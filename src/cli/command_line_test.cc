@@ -147,14 +147,35 @@ TEST(CommandTable, ExamplesParse) {
 
 TEST(RunOptions, EveryOptionOfTheTableChangesSomething) {
   // A row without a setter would be accepted and ignored.
-  const ParsedCommand all =
-      parsed({"run",  "--engine", "interp",  "--cpus",    "3",        "--memory",  "1G",      "--kernel",
-              "k",    "--append", "a",       "--name",    "n",        "--flavour", "generic", "--personality",
-              "none", "--json",   "--stats", "--verbose", "--initrd", "i"});
+  const ParsedCommand all = parsed({"run",
+                                    "--engine",
+                                    "jit",
+                                    "--cpus",
+                                    "3",
+                                    "--memory",
+                                    "1G",
+                                    "--kernel",
+                                    "k",
+                                    "--append",
+                                    "a",
+                                    "--name",
+                                    "n",
+                                    "--flavour",
+                                    "generic",
+                                    "--personality",
+                                    "none",
+                                    "--json",
+                                    "--stats",
+                                    "--verbose",
+                                    "--initrd",
+                                    "i",
+                                    "--engine-options",
+                                    "cache=9"});
   EXPECT_EQ(all.options.size(), find_verb("run")->options.size());
   const Result<RunOptions> options = RunOptions::from(all);
   ASSERT_TRUE(options);
-  EXPECT_EQ(options->engine, "interp");
+  EXPECT_EQ(options->engine, "jit");
+  EXPECT_EQ(options->engine_options, "cache=9");
   EXPECT_EQ(options->cpus, 3u);
   EXPECT_EQ(options->memory_bytes, uint64_t{1} << 30);
   EXPECT_EQ(options->kernel, "k");
@@ -168,9 +189,9 @@ TEST(RunOptions, EveryOptionOfTheTableChangesSomething) {
 
 TEST(RunOptions, BadValuesAreRefused) {
   for (const Words& words :
-       {Words{"run", "--cpus", "0"}, Words{"run", "--cpus", "many"}, Words{"run", "--memory", "1M"},
-        Words{"run", "--memory", "12"}, Words{"run", "--name", "a b"}, Words{"run", "--name", ""},
-        Words{"run", "--initrd", "x", "--", "ls"}})
+       {Words{"run", "--engine", "interp", "--engine-options", "strict-flags"}, Words{"run", "--cpus", "0"},
+        Words{"run", "--cpus", "many"}, Words{"run", "--memory", "1M"}, Words{"run", "--memory", "12"},
+        Words{"run", "--name", "a b"}, Words{"run", "--name", ""}, Words{"run", "--initrd", "x", "--", "ls"}})
     EXPECT_FALSE(RunOptions::from(parsed(words))) << words[1] << words[2];
 }
 

@@ -7,18 +7,19 @@ namespace {
 // clang-format off
 
 constexpr OptionRow kRunOptions[] = {
-  {"--engine",      "auto|kvm|interp", "auto",  "what executes the guest; auto tries KVM by running code on it"},
-  {"--cpus",        "N",               "1",     "virtual CPUs, each a thread"},
-  {"--memory",      "SIZE",            "512M",  "guest memory: 512M, 2G"},
-  {"--kernel",      "FILE",            "",      "bzImage, vmlinux, PVH ELF or multiboot image; default: Debian's, see 'tenon image'"},
-  {"--initrd",      "FILE",            "",      "initial RAM disk; default: ours, with busybox; 'none': no initrd"},
-  {"--append",      "TEXT",            "",      "added to the kernel's command line"},
-  {"--name",        "NAME",            "tenon", "name of the VM, and its host name"},
-  {"--flavour",     "cloud|generic",   "cloud", "which of Debian's kernels to use where --kernel is not given"},
-  {"--personality", "kvm|none",        "kvm",   "paravirtual interface that the guest sees"},
-  {"--json",        "",                "",      "events (start, ready, exit) as lines of JSON on stderr"},
-  {"--stats",       "",                "",      "counters of each vCPU on stderr at the end"},
-  {"--verbose",     "",                "",      "kernel messages, and more detail on stderr"},
+  {"--engine",         "auto|kvm|jit|interp", "auto",  "what executes the guest; auto: KVM where running code on it works, else jit"},
+  {"--cpus",           "N",                   "1",     "virtual CPUs, each a thread"},
+  {"--memory",         "SIZE",                "512M",  "guest memory: 512M, 2G"},
+  {"--kernel",         "FILE",                "",      "bzImage, vmlinux, PVH ELF or multiboot image; default: Debian's, see 'tenon image'"},
+  {"--initrd",         "FILE",                "",      "initial RAM disk; default: ours, with busybox; 'none': no initrd"},
+  {"--append",         "TEXT",                "",      "added to the kernel's command line"},
+  {"--name",           "NAME",                "tenon", "name of the VM, and its host name"},
+  {"--flavour",        "cloud|generic",       "cloud", "which of Debian's kernels to use where --kernel is not given"},
+  {"--personality",    "kvm|none",            "kvm",   "paravirtual interface that the guest sees"},
+  {"--json",           "",                    "",      "events (start, ready, exit) as lines of JSON on stderr"},
+  {"--stats",          "",                    "",      "counters of each vCPU on stderr at the end, and at SIGUSR1; slightly slower"},
+  {"--verbose",        "",                    "",      "kernel messages, and more detail on stderr"},
+  {"--engine-options", "LIST",                "",      "for finding faults in jit, of: lockstep,strict-flags,cache=MIB,fault-injection=SEED"},
 };
 
 constexpr ExampleRow kRunExamples[] = {

@@ -10,7 +10,7 @@ namespace tenon {
 
 struct OptionRow {
   std::string_view name;          // "--cpus"
-  std::string_view value;         // "N", or the choices "auto|kvm|interp"; empty for a flag
+  std::string_view value;         // "N", or the choices "auto|kvm|jit|interp"; empty for a flag
   std::string_view default_text;  // as help shows it; empty where there is none to show
   std::string_view help;
 

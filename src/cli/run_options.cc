@@ -64,18 +64,19 @@ struct Setter {
 
 // clang-format off
 constexpr Setter kSetters[] = {
-  {"--engine",      set_text<&RunOptions::engine>},
-  {"--cpus",        set_cpus},
-  {"--memory",      set_memory},
-  {"--kernel",      set_text<&RunOptions::kernel>},
-  {"--initrd",      set_initrd},
-  {"--append",      set_text<&RunOptions::append>},
-  {"--name",        set_name},
-  {"--flavour",     set_text<&RunOptions::flavour>},
-  {"--personality", set_text<&RunOptions::personality>},
-  {"--json",        set_flag<&RunOptions::json>},
-  {"--stats",       set_flag<&RunOptions::stats>},
-  {"--verbose",     set_flag<&RunOptions::verbose>},
+  {"--engine",         set_text<&RunOptions::engine>},
+  {"--cpus",           set_cpus},
+  {"--memory",         set_memory},
+  {"--kernel",         set_text<&RunOptions::kernel>},
+  {"--initrd",         set_initrd},
+  {"--append",         set_text<&RunOptions::append>},
+  {"--name",           set_name},
+  {"--flavour",        set_text<&RunOptions::flavour>},
+  {"--personality",    set_text<&RunOptions::personality>},
+  {"--json",           set_flag<&RunOptions::json>},
+  {"--stats",          set_flag<&RunOptions::stats>},
+  {"--verbose",        set_flag<&RunOptions::verbose>},
+  {"--engine-options", set_text<&RunOptions::engine_options>},
 };
 // clang-format on
 
@@ -85,6 +86,8 @@ Result<RunOptions> RunOptions::from(const ParsedCommand& parsed) {
   RunOptions options;
   for (const Setter& setter : kSetters)
     if (const std::optional<std::string> text = parsed.value(setter.option)) TRY(setter.set(options, *text));
+  if (!options.engine_options.empty() && options.engine != "auto" && options.engine != "jit")
+    return fail(ErrorCode::kInvalidArgument, "--engine-options: only the jit engine has any; use --engine jit");
   options.command = parsed.operands;
   if (!options.command.empty() && !options.has_our_init())
     return fail(ErrorCode::kInvalidArgument,

@@ -13,6 +13,7 @@ namespace tenon {
 
 struct RunOptions {
   std::string engine = "auto";
+  std::string engine_options;
   uint32_t cpus = 1;
   uint64_t memory_bytes = uint64_t{512} << 20;
   std::optional<std::string> kernel;  // none: the cached one of `flavour`

@@ -100,7 +100,7 @@ Result<void> RunSession::create_outputs() {
 Result<void> RunSession::create_machine(const std::string& engine) {
   MachineConfig config;
   config.name = options_.name;
-  config.engine = engine;
+  config.engine = {.name = engine, .options = options_.engine_options, .count_instructions = options_.stats};
   config.cpus = options_.cpus;
   config.memory_bytes = options_.memory_bytes;
   config.kernel = files_.kernel;

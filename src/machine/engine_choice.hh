@@ -10,13 +10,19 @@
 
 namespace tenon {
 
+struct EngineRequest {
+  std::string name = "auto";        // "auto", "kvm", "jit" or "interp"
+  std::string options;              // for the JIT engine, see parse_jit_options(); others do not look at them
+  bool count_instructions = false;  // where the engine can but would rather not
+};
+
 struct EngineChoice {
   std::unique_ptr<Engine> engine;
   std::string reason;  // one clause for the start-up line; empty where the user asked for this engine
 };
 
-/// `name` is "auto", "kvm" or "interp". "auto" takes KVM where the self-test passes on it and ring 0 runs at least five
-/// times as fast as on the interpreter.
-Result<EngineChoice> choose_engine(std::string_view name);
+/// "auto" takes KVM where the self-test passes on it and ring 0 runs at least five times as fast as on the interpreter;
+/// else the JIT engine, or the interpreter where the host's processor lacks what the JIT engine needs.
+Result<EngineChoice> choose_engine(const EngineRequest& request);
 
 }  // namespace tenon

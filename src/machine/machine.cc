@@ -6,7 +6,6 @@
 #include <random>
 
 #include "base/thread.hh"
-#include "machine/engine_choice.hh"
 #include "machine/guest_files.hh"
 
 namespace tenon {

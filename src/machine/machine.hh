@@ -18,6 +18,7 @@
 #include "engine/engine.hh"
 #include "host/host_clock.hh"
 #include "machine/board.hh"
+#include "machine/engine_choice.hh"
 #include "machine/loader/boot_image.hh"
 #include "machine/vcpu_io.hh"
 #include "machine/vcpu_threads.hh"
@@ -41,7 +42,7 @@ struct MachineEnd {
 struct MachineConfig {
   std::string name = "tenon";
   std::array<uint8_t, 16> uuid{};           // in SMBIOS; all zero: a random one
-  std::string engine = "auto";              // see engine_choice.hh
+  EngineRequest engine;
   std::unique_ptr<Engine> engine_instance;  // instead of `engine`; for tests
   uint32_t cpus = 1;
   uint64_t memory_bytes = 512 * kMiB;

@@ -221,7 +221,7 @@ TEST_F(MachineTest, BadConfigurationsAreNamed) {
       {"engine",
        [](MachineConfig& c) {
          c.engine_instance = nullptr;
-         c.engine = "warp";
+         c.engine.name = "warp";
        },
        "warp"},
   };
