@@ -10,9 +10,15 @@
 
 namespace tenon::differential {
 
+/// What an engine or a case leaves undefined on purpose.
+struct Leniency {
+  bool arithmetic_flags = false;  // another instruction has overwritten them, or would have
+  bool x87_pointers = false;      // the JIT keeps no FIP, FDP and FOP (engine/jit/stubs.cc)
+};
+
 /// Differences as indented lines; empty where there are none.
 std::string compare(const Case& test, const Outcome& host_outcome, const MachineState& host,
-                    const Outcome& guest_outcome, const MachineState& guest);
+                    const Outcome& guest_outcome, const MachineState& guest, Leniency leniency);
 /// Differences of the data windows; the guest's is made like the host's again.
 std::string compare_windows(std::span<std::byte> host, std::span<std::byte> guest);
 

@@ -1,6 +1,7 @@
 // The differential test: random single instructions on the real CPU and on an engine, compared bit by bit.
 //
-//   differential [--cases N] [--seed S] [--engine interp] [--op NAME] [--jobs N] [--mismatches N] [--verbose] [--masks]
+//   differential [--cases N] [--seed S] [--engine jit] [--engine-options LIST] [--op NAME] [--jobs N] [--mismatches N]
+//                [--verbose] [--masks]
 //
 // Prints what was covered and every mismatch (up to a limit) with the instruction's bytes and both outcomes; exits 1
 // where there was one. Jobs are processes with seeds of their own, because HostCpu owns process-wide state.
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -18,6 +20,7 @@
 #include <vector>
 
 #include "engine/interp/interp_engine.hh"
+#include "engine/jit/jit_engine.hh"
 #include "tests/differential/comparison.hh"
 #include "tests/differential/generator.hh"
 #include "tests/differential/guest_cpu.hh"
@@ -32,6 +35,7 @@ struct Options {
   uint64_t cases = 1'000'000;
   uint64_t seed = 1;
   std::string engine = "interp";
+  std::string engine_options;
   std::string op;
   unsigned jobs = 1;
   unsigned mismatches_max = 20;
@@ -81,25 +85,57 @@ bool did_its_work(const Case& test, const Outcome& host) {
 class Job {
  public:
   Job(const Options& options, const RowCatalog& catalog, uint64_t seed, Summary& summary)
-      : options_(options), seed_(seed), generator_(catalog, seed), summary_(summary) {}
+      : options_(options), seed_(seed), generator_(catalog, seed), endings_(~seed), summary_(summary) {}
   Result<void> run(uint64_t cases);
 
  private:
+  /// A guest on an engine of its own.
+  struct Tested {
+    std::unique_ptr<GuestCpu> cpu;
+    const char* name;
+    bool exact_flags;  // also at a fault where the next instruction overwrites them
+  };
+
+  Result<void> create_guests();
+  Result<void> add_guest(std::unique_ptr<Engine> engine, const char* name, bool exact_flags);
   void run_case(uint64_t number);
 
   const Options& options_;
   const uint64_t seed_;
   Generator generator_;
+  Random endings_;
   Summary& summary_;
   std::unique_ptr<HostCpu> host_;
-  std::unique_ptr<GuestCpu> guest_;
+  std::vector<Tested> guests_;  // each runs its share of the cases
   Case test_;
   unsigned mismatches_ = 0;
 };
 
+Result<void> Job::add_guest(std::unique_ptr<Engine> engine, const char* name, bool exact_flags) {
+  guests_.push_back({TRY(GuestCpu::create(std::move(engine))), name, exact_flags});
+  // The engine's signal handlers come first.
+  const std::array<uint8_t, 1> nop = {0x90};
+  MachineState state;
+  state.rip = kCodePage;
+  state.rflags = x86::kFlagsOne;
+  static_cast<void>(guests_.back().cpu->run(nop, state.rip, GuestCpu::Ending::kTrap, state, state));
+  return {};
+}
+
+Result<void> Job::create_guests() {
+  if (options_.engine == "interp") return add_guest(make_interp_engine(), "interp", true);
+  JitOptions options = TRY(parse_jit_options(options_.engine_options));
+  for (const bool strict : {false, true}) {
+    options.strict_flags = strict;
+    auto engine = TRY(make_jit_engine(options));
+    TRY(add_guest(std::move(engine), strict ? "jit, strict flags" : "jit", strict));
+  }
+  return {};
+}
+
 Result<void> Job::run(uint64_t cases) {
+  TRY(create_guests());
   host_ = TRY(HostCpu::create());
-  guest_ = TRY(GuestCpu::create(make_interp_engine()));
   for (int i = 0; i < 256; ++i) generator_.refresh(host_->window());
   for (uint64_t number = 0; number < cases && mismatches_ < options_.mismatches_max;) {
     if (number % 16 == 0) generator_.refresh(host_->window());
@@ -110,22 +146,30 @@ Result<void> Job::run(uint64_t cases) {
 }
 
 void Job::run_case(uint64_t number) {
-  std::memcpy(guest_->window().data(), host_->window().data(), host_->window().size());
+  const Tested& tested = guests_[number % guests_.size()];
+  GuestCpu& guest = *tested.cpu;
+  const bool is_branch = (test_.insn.row->flags & x86::kBranch) != 0;
+  const auto ending = is_branch || endings_.one_in(2) ? GuestCpu::Ending::kTrap : GuestCpu::Ending::kCompare;
+  std::memcpy(guest.window().data(), host_->window().data(), host_->window().size());
   MachineState host_after;
   MachineState guest_after;
-  const Outcome guest_outcome = guest_->run(test_.code(), test_.address, test_.before, guest_after);
   const Outcome host_outcome = host_->run(test_.code(), test_.address, ending_of(test_), test_.before, host_after);
+  const Outcome guest_outcome = guest.run(test_.code(), test_.address, ending, test_.before, guest_after);
   ++summary_.cases;
   if (host_outcome.faulted) ++summary_.faulted;
   if (did_its_work(test_, host_outcome)) summary_.covered[test_.form].store(true, std::memory_order_relaxed);
-  std::string text = guest_->failure().empty() ? compare(test_, host_outcome, host_after, guest_outcome, guest_after)
-                                               : "  engine: " + guest_->failure() + "\n";
-  text += compare_windows(host_->window(), guest_->window());
+  const bool overwritten = ending == GuestCpu::Ending::kCompare && (!guest_outcome.faulted || !tested.exact_flags);
+  const Leniency leniency{.arithmetic_flags = overwritten, .x87_pointers = options_.engine == "jit"};
+  std::string text = guest.failure().empty()
+                         ? compare(test_, host_outcome, host_after, guest_outcome, guest_after, leniency)
+                         : "  engine: " + guest.failure() + "\n";
+  text += compare_windows(host_->window(), guest.window());
   if (text.empty()) return;
   ++mismatches_;
   ++summary_.mismatches;
   // One write, so that the jobs' texts do not mix.
-  const std::string all = fmt::format("MISMATCH {} (seed {}, case {})\n{}", describe(test_), seed_, number, text);
+  const std::string all = fmt::format("MISMATCH {} (seed {}, case {}, {}{})\n{}", describe(test_), seed_, number,
+                                      tested.name, overwritten ? ", flags dead" : "", text);
   std::fwrite(all.data(), 1, all.size(), stdout);
   std::fflush(stdout);
 }
@@ -185,7 +229,8 @@ int main(int argc, char** argv) {
   CLI::App app{"Random single instructions: the real CPU against an engine"};
   app.add_option("--cases", options.cases, "how many cases in all");
   app.add_option("--seed", options.seed, "of the random generator");
-  app.add_option("--engine", options.engine, "engine under test")->check(CLI::IsMember({"interp"}));
+  app.add_option("--engine", options.engine, "engine under test")->check(CLI::IsMember({"interp", "jit"}));
+  app.add_option("--engine-options", options.engine_options, "for the jit engine: cache=MIB,fault-injection=SEED");
   app.add_option("--op", options.op, "only this operation, by its name in op.hh");
   app.add_option("--jobs", options.jobs, "processes side by side")->check(CLI::Range(1, 64));
   app.add_option("--mismatches", options.mismatches_max, "stop a job after so many");

@@ -25,6 +25,7 @@ constexpr uint64_t kHigh = 0xffff800000000000;
 constexpr uint64_t kGdt = 0x0, kIdt = 0x1000, kTss = 0x2000, kStubs = 0x3000, kStackTop = 0x8000;
 constexpr unsigned kVectors = 32;
 constexpr uint8_t kInt3 = 0xcc;
+constexpr uint8_t kCompareEaxEax[] = {0x39, 0xc0};
 
 // Page-table entry bits (SDM Vol. 3 4.5.4).
 constexpr uint64_t kPresent = 1, kWritable = 2, kUser = 4, kNoExecute = uint64_t{1} << 63;
@@ -131,18 +132,19 @@ Result<void> GuestCpu::build() {
   return {};
 }
 
-void GuestCpu::write_code(std::span<const uint8_t> code, uint64_t address) {
+void GuestCpu::write_code(std::span<const uint8_t> code, uint64_t address, Ending ending) {
   std::array<uint8_t, 32> bytes;
   bytes.fill(kInt3);
   CHECK(memory_.write(Gpa(kCodePhysical + last_code_), std::as_bytes(std::span(bytes))));
   last_code_ = address - kCodePage;
   std::memcpy(bytes.data(), code.data(), code.size());
+  if (ending == Ending::kCompare) std::memcpy(bytes.data() + code.size(), kCompareEaxEax, sizeof kCompareEaxEax);
   CHECK(memory_.write(Gpa(kCodePhysical + last_code_), std::as_bytes(std::span(bytes))));
 }
 
-Outcome GuestCpu::run(std::span<const uint8_t> code, uint64_t address, const MachineState& before,
+Outcome GuestCpu::run(std::span<const uint8_t> code, uint64_t address, Ending ending, const MachineState& before,
                       MachineState& after) {
-  write_code(code, address);
+  write_code(code, address, ending);
   CpuState state = base_state_;
   state.gpr = before.gpr;
   state.rip = address;
@@ -178,9 +180,10 @@ Outcome GuestCpu::run(std::span<const uint8_t> code, uint64_t address, const Mac
   after.fs_base = state.segments[x86::kFs].base;
   after.gs_base = state.segments[x86::kGs].base;
   std::memcpy(after.xsave.data(), state.xsave.bytes.data(), after.xsave.size());
-  if (vector == x86::kBreakpoint && after.rip == address + code.size() + 1) {
-    after.rip -= 1;
-    return {};  // ran to its end
+  const uint64_t end = address + code.size() + (ending == Ending::kCompare ? sizeof kCompareEaxEax : 0);
+  if (vector == x86::kBreakpoint && after.rip == end + 1) {  // ran to its end
+    after.rip = address + code.size();
+    return {};
   }
   return {.faulted = true,
           .vector = static_cast<uint8_t>(vector),

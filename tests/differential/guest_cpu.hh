@@ -26,7 +26,11 @@ class GuestCpu {
 
   /// The guest's copy of the data window.
   std::span<std::byte> window() { return window_; }
-  Outcome run(std::span<const uint8_t> code, uint64_t address, const MachineState& before, MachineState& after);
+  /// What stands between the instruction and INT3: nothing, or CMP EAX, EAX, so that an engine which looks ahead finds
+  /// that nobody reads the instruction's flags (RFLAGS is then CMP's). Not behind branches, which may land there.
+  enum class Ending : uint8_t { kTrap, kCompare };
+  Outcome run(std::span<const uint8_t> code, uint64_t address, Ending ending, const MachineState& before,
+              MachineState& after);
   /// Text of an engine failure (Halt::kError) of the last run, empty otherwise.
   const std::string& failure() const { return failure_; }
 
@@ -35,7 +39,7 @@ class GuestCpu {
   GuestCpu();
   Result<void> build();
   void write_tables();
-  void write_code(std::span<const uint8_t> code, uint64_t address);
+  void write_code(std::span<const uint8_t> code, uint64_t address, Ending ending);
 
   GuestMemory memory_;
   std::unique_ptr<HostClock> clock_;

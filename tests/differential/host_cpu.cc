@@ -44,17 +44,22 @@ void fill_initial_components(MachineState& state) {
 }
 
 Outcome last_outcome;
-bool in_guest = false;  // a signal at any other moment is a bug of the test
+bool in_guest = false;  // a signal at any other moment is the engine's under test, or a bug
+
+constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
+struct sigaction previous_actions[NSIG];
 
 }  // namespace
 
 }  // namespace tenon::differential
 
 // Called by tenon_host_trap with the C library's FS base back in place.
-void tenon_host_trapped(int signal_number, siginfo_t*, void* context) {
+void tenon_host_trapped(int signal_number, siginfo_t* info, void* context) {
   using namespace tenon::differential;
   auto* frame = static_cast<ucontext_t*>(context);
   if (!in_guest) {
+    const struct sigaction& previous = previous_actions[signal_number];
+    if ((previous.sa_flags & SA_SIGINFO) != 0) return previous.sa_sigaction(signal_number, info, context);
     ::signal(signal_number, SIG_DFL);
     return;  // faults again, fatally
   }
@@ -102,8 +107,8 @@ Result<std::unique_ptr<HostCpu>> HostCpu::create() {
   struct sigaction action {};
   action.sa_sigaction = tenon_host_trap;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-  for (const int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP})
-    if (::sigaction(number, &action, nullptr) < 0) return fail_errno("sigaction");
+  for (const int number : kSignals)
+    if (::sigaction(number, &action, &previous_actions[number]) < 0) return fail_errno("sigaction");
   return host;
 }
 

@@ -3,7 +3,8 @@
 // The state is loaded into the host's own registers by host_cpu.S, which then jumps to the instruction. An absolute
 // jump behind it comes back here; a fault comes back through a signal handler that takes vector, error code and CR2 out
 // of the signal frame. FS base is the guest's meanwhile, so the handler's entry restores the C library's first. One
-// instance a process, one thread: it owns fixed addresses and the process's signal handlers.
+// instance a process, one thread: it owns fixed addresses and the process's signal handlers. Those that an engine has
+// installed before get the signals that are not the host instruction's, once the first one has run.
 #pragma once
 
 #include <memory>

@@ -123,7 +123,9 @@ unsigned modrm_of(const RowForm& form, Random& random) {
   const MapEntry& entry = *form.entry;
   const auto pick = [&](unsigned shift) {
     const bool fixed = (entry.mask >> shift & 7) != 0;
-    return fixed ? entry.value >> shift & 7u : static_cast<unsigned>(random.below(8));
+    if (fixed) return entry.value >> shift & 7u;
+    // With REX: R9 to R12. Engines may keep R9 to R11 and RSP elsewhere than the others.
+    return static_cast<unsigned>(random.one_in(3) ? 1 + random.below(4) : random.below(8));
   };
   const unsigned mod = form.is_memory ? static_cast<unsigned>(random.below(3)) : 3;
   const unsigned rm = entry.vsib ? 4 : pick(key::kRmShift);

@@ -11,6 +11,7 @@
 
 #include "engine/empty_cpu_io.hh"
 #include "engine/interp/interp_engine.hh"
+#include "engine/jit/jit_engine.hh"
 #include "engine/kvm/kvm_engine.hh"
 #include "host/host_clock.hh"
 #include "machine/engine_selftest.hh"
@@ -103,22 +104,32 @@ void PrintTo(const ScriptedIo::Write& write, std::ostream* out) {
   *out << std::hex << write.address << "/" << write.size_bytes << "=" << write.value;
 }
 
-enum class EngineKind { kInterp, kKvm };
+enum class EngineKind { kInterp, kJit, kKvm };
 
 std::string kind_name(const testing::TestParamInfo<EngineKind>& info) {
-  return info.param == EngineKind::kKvm ? "kvm" : "interp";
+  switch (info.param) {
+    case EngineKind::kInterp: return "interp";
+    case EngineKind::kJit: return "jit";
+    case EngineKind::kKvm: return "kvm";
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Engine>> make_engine(EngineKind kind) {
+  switch (kind) {
+    case EngineKind::kInterp: return make_interp_engine();
+    case EngineKind::kJit: return make_jit_engine();
+    case EngineKind::kKvm: return make_kvm_engine();
+  }
+  return fail(ErrorCode::kInvalidArgument, "no such engine");
 }
 
 class EngineTest : public testing::TestWithParam<EngineKind> {
  protected:
   void SetUp() override {
-    if (GetParam() == EngineKind::kInterp) {
-      engine_ = make_interp_engine();
-    } else {
-      Result<std::unique_ptr<Engine>> engine = make_kvm_engine();
-      if (!engine) GTEST_SKIP() << "no usable KVM here: " << engine.error().message();
-      engine_ = std::move(*engine);
-    }
+    Result<std::unique_ptr<Engine>> engine = make_engine(GetParam());
+    if (!engine) GTEST_SKIP() << "not usable here: " << engine.error().message();
+    engine_ = std::move(*engine);
     ASSERT_TRUE(memory_.add({Gpa(0), 4 << 20}, ExtentKind::kPrivate, "test"));
     clock_ = std::make_unique<HostClock>();
     ASSERT_TRUE(engine_->attach(memory_, *clock_));
@@ -290,7 +301,7 @@ TEST_P(EngineTest, InterruptsWakeHlt) {
 
 TEST_P(EngineTest, SelfTestGivesAVerdict) {
   const Result<SelfTestReport> report = run_engine_self_test(*[&] {
-    engine_ = GetParam() == EngineKind::kInterp ? make_interp_engine() : *make_kvm_engine();
+    engine_ = *make_engine(GetParam());
     return engine_.get();
   }());
   ASSERT_TRUE(report) << report.error().message();
@@ -299,7 +310,7 @@ TEST_P(EngineTest, SelfTestGivesAVerdict) {
   RecordProperty("instructions_per_second", std::to_string(report->ring0_instructions_per_second));
   // A software KVM may fail it, with a reason; our own engine may not.
   EXPECT_EQ(report->passed(), report->last_step == SelfTestStep::kLoopEnd);
-  if (GetParam() == EngineKind::kInterp) {
+  if (GetParam() != EngineKind::kKvm) {
     EXPECT_TRUE(report->passed()) << report->failure;
   }
   if (report->passed()) {
@@ -307,7 +318,8 @@ TEST_P(EngineTest, SelfTestGivesAVerdict) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, EngineTest, testing::Values(EngineKind::kInterp, EngineKind::kKvm), kind_name);
+INSTANTIATE_TEST_SUITE_P(Engines, EngineTest, testing::Values(EngineKind::kInterp, EngineKind::kJit, EngineKind::kKvm),
+                         kind_name);
 
 /// What only in-kernel chips have.
 class KvmTest : public EngineTest {};

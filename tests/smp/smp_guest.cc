@@ -3,9 +3,10 @@
 #include <sched.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
-#include "engine/interp/interp_engine.hh"
+#include "machine/engine_choice.hh"
 
 namespace tenon::smp {
 namespace {
@@ -31,6 +32,18 @@ void bind_to_processor(unsigned index) {
     static_cast<void>(sched_setaffinity(0, sizeof one, &one));
     return;
   }
+}
+
+/// "jit" or "jit:strict-flags,cache=4" in the environment; CMakeLists.txt runs the tests with several.
+std::unique_ptr<Engine> make_tested_engine() {
+  const char* variable = std::getenv("TENON_TEST_ENGINE");
+  const std::string text = variable == nullptr ? "interp" : variable;
+  const size_t colon = std::min(text.find(':'), text.size());
+  Result<EngineChoice> choice =
+      choose_engine({.name = text.substr(0, colon), .options = text.substr(std::min(colon + 1, text.size()))});
+  if (choice) return std::move(choice->engine);
+  ADD_FAILURE() << choice.error().message();
+  std::abort();  // every test would fail
 }
 
 }  // namespace
@@ -72,7 +85,7 @@ class SmpGuest::Io final : public CpuIo {
   const unsigned index_;
 };
 
-SmpGuest::SmpGuest(unsigned vcpu_count, std::span<const std::byte> code) : engine_(make_interp_engine()) {
+SmpGuest::SmpGuest(unsigned vcpu_count, std::span<const std::byte> code) : engine_(make_tested_engine()) {
   EXPECT_TRUE(memory_.add({Gpa(0), kRamEnd}, ExtentKind::kPrivate, "smp"));
   EXPECT_TRUE(engine_->attach(memory_, clock_));
   cpuid_ = *engine_->supported_cpuid();
