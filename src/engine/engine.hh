@@ -7,6 +7,7 @@
 // Threads: create_vcpu() and run() of one vCPU happen on that vCPU's own thread; everything else says so.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -86,6 +87,38 @@ struct Halt {
   std::string detail;
 };
 
+/// Counters of translated code; all 0 on engines that translate none. Nothing but uint64_t, so that it can be added up
+/// and published word by word.
+struct TranslationStats {
+  // So far:
+  uint64_t fragments_made = 0;
+  uint64_t instructions_translated = 0;  // of the guest
+  uint64_t guest_bytes_translated = 0;
+  uint64_t code_bytes_made = 0;
+  uint64_t translation_ns = 0;
+  uint64_t untranslatable = 0;  // tries that left the code to the interpreter
+  uint64_t fragments_evicted = 0;
+  uint64_t fragments_invalidated = 0;
+  // Now:
+  uint64_t fragments = 0;
+  uint64_t code_bytes = 0;
+  uint64_t links = 0;
+  uint64_t guarded_links = 0;
+  // How translated code was left:
+  uint64_t exits_link = 0;         // at a direct branch that was not linked
+  uint64_t exits_poll = 0;         // because something was pending
+  uint64_t exits_indirect = 0;     // at an indirect branch or return that its cache did not know
+  uint64_t exits_interpret = 0;    // for an instruction that the interpreter executes
+  uint64_t exits_slow_access = 0;  // for an access that the soft TLB cannot answer: MMIO, page crossing, code, fault
+  uint64_t exits_host_fault = 0;   // at a fault of the host's own instruction
+  uint64_t look_ups = 0;           // of code by its address
+};
+
+struct OperationCount {
+  const char* name = nullptr;  // nullptr: none
+  uint64_t count = 0;
+};
+
 /// Counters of one vCPU for `--stats`; approximate while it runs.
 struct VcpuStats {
   uint64_t instructions = 0;  // 0 where the engine cannot count
@@ -96,6 +129,10 @@ struct VcpuStats {
   uint64_t tlb_misses = 0;  // accesses that no entry of the soft TLB's tables answered
   uint64_t tlb_walks = 0;   // of page tables, because the soft TLB knew nothing of the page
   uint64_t traces_decoded = 0;
+  TranslationStats translation{};
+  /// What the interpreter executed in the middle of translated code most often, the most frequent first; counted with
+  /// JitOptions::count_instructions.
+  std::array<OperationCount, 10> interpreted{};
 };
 
 class Vcpu {

@@ -34,6 +34,9 @@ class Accelerator {
   virtual void code_changed(Gpa gpa, uint64_t size_bytes) = 0;
   /// More was changed elsewhere than could be listed: compare the versions of all pages.
   virtual void any_code_changed() = 0;
+
+  /// Now and then: what other threads may read of its counters should be brought up to date.
+  virtual void publish_counters() {}
 };
 
 /// One line of the indirect-branch cache: negative_target + guest RIP = 0 means `host` is where to go.

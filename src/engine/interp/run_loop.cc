@@ -143,7 +143,7 @@ Result<void> InterpVcpu::set_state(const x86::CpuState& state) {
 void InterpVcpu::publish_counters() {
   const auto publish = [](std::atomic<uint64_t>& to, uint64_t value) { to.store(value, std::memory_order_relaxed); };
   const VcpuStats& counters = cpu_.counters;
-  publish(published_.instructions, cpu_.instructions);
+  publish(published_.instructions, cpu_.instructions + cpu_.translated.translated_instructions);
   publish(published_.port_accesses, counters.port_accesses);
   publish(published_.mmio_accesses, counters.mmio_accesses);
   publish(published_.interrupts, counters.interrupts);
@@ -151,6 +151,7 @@ void InterpVcpu::publish_counters() {
   publish(published_.tlb_misses, counters.tlb_misses);
   publish(published_.tlb_walks, counters.tlb_walks);
   publish(published_.traces_decoded, counters.traces_decoded);
+  if (cpu_.accelerator != nullptr) cpu_.accelerator->publish_counters();
 }
 
 VcpuStats InterpVcpu::stats() const {

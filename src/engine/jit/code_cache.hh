@@ -76,6 +76,7 @@ struct InterpretSite {
   uint64_t rip = 0;
   uint64_t next_rip = 0;
   uint64_t resume = 0;    // executable address to go on at, when nothing else changed; 0: always dispatch
+  x86::Op operation{};    // for statistics
   interp::Step steps[3];  // a helper at most, the instruction, and the end step (interp/trace_builder.hh)
 
   void set_steps(std::span<const interp::Step> from);

@@ -133,6 +133,7 @@ void Emitter::interpret(const RegionInsn& region_insn, bool stops) {
   auto site = std::make_unique<InterpretSite>();
   site->rip = rip_of(region_insn.offset);
   site->next_rip = next_rip(region_insn);
+  site->operation = region_insn.insn.row->op;
   interp::TraceBuilder builder(cpu_, x86::CodeSize::k64);
   builder.add(region_insn.insn);
   builder.finish(interp::end_of_trace);

@@ -30,7 +30,11 @@ class JitVcpu final : public Vcpu {
   void request_stop() override { interpreter_.request_stop(); }
   x86::CpuState get_state() override { return interpreter_.get_state(); }
   Result<void> set_state(const x86::CpuState& state) override { return interpreter_.set_state(state); }
-  VcpuStats stats() const override { return interpreter_.stats(); }
+  VcpuStats stats() const override {
+    VcpuStats stats = interpreter_.stats();
+    runner_->add_to(stats);
+    return stats;
+  }
 
  private:
   interp::InterpVcpu interpreter_;

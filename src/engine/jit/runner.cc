@@ -337,7 +337,7 @@ uint64_t Runner::after_interpret(InterpretSite& site) {
   const uint64_t next_rip = site.next_rip;
   const uint64_t resume = site.resume;
   cpu_.gpr[Cpu::kTraceRip] = site.rip;
-  ++cpu_.instructions;
+  count_interpreted(site.operation);
   cpu_.traces->running = nullptr;
   site.steps[0].handler(cpu_, site.steps);
   if (must_leave()) return 0;
@@ -356,6 +356,7 @@ uint64_t Runner::after_fault(uint64_t address) {
   const uint64_t generation = cache_->generation();
   cpu_.rip = linear_page + side->guest_offset;
   cpu_.interpret_one();
+  if (options_.translator.count_instructions) --cpu_.instructions;  // counted with its block
   if (must_leave()) return 0;
   const bool same = generation == cache_->generation() && mode_ != kModeInvalid && !reset_return_stack_ &&
                     (cpu_.rip & kPageMask) == linear_page;

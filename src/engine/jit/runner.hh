@@ -4,10 +4,11 @@
 // be done. It answers for everything that remembers where code is: the indirect-branch cache, code_pages, the shadow
 // return stack and links; all of it is dropped when translations of code are forgotten or code is removed.
 //
-// Threads: the vCPU's own.
+// Threads: the vCPU's own, but for add_to().
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <bitset>
 #include <cstdint>
 #include <memory>
@@ -29,18 +30,6 @@ struct RunnerOptions {
   size_t cache_bytes = size_t{64} << 20;
 };
 
-struct RunnerStats {
-  uint64_t exits_link = 0;
-  uint64_t exits_poll = 0;
-  uint64_t exits_indirect = 0;
-  uint64_t exits_interpret = 0;
-  uint64_t exits_slow_access = 0;
-  uint64_t exits_host_fault = 0;
-  uint64_t look_ups = 0;
-  uint64_t translation_ns = 0;
-  uint64_t untranslatable = 0;
-};
-
 class Runner final : public interp::Accelerator {
  public:
   static Result<std::unique_ptr<Runner>> create(interp::Cpu& cpu, const RunnerOptions& options);
@@ -56,10 +45,15 @@ class Runner final : public interp::Accelerator {
   void code_changed(Gpa gpa, uint64_t size_bytes) override;
   void any_code_changed() override;
 
-  const RunnerStats& stats() const { return stats_; }
-  CodeCacheStats cache_stats() const { return cache_->stats(); }
+  void publish_counters() override;
+
+  /// Any thread: adds the counters of translated code, as last published.
+  void add_to(VcpuStats& stats) const;
 
  private:
+  static constexpr size_t kOperations = static_cast<size_t>(x86::Op::kCount);
+  static constexpr size_t kCounters = sizeof(TranslationStats) / sizeof(uint64_t);
+
   static constexpr unsigned kFetchLines = 256;
   static constexpr unsigned kSeenBits = 4096;
 
@@ -97,6 +91,7 @@ class Runner final : public interp::Accelerator {
   uint64_t after_interpret(InterpretSite& site);
   uint64_t after_fault(uint64_t address);
   bool must_leave() const;
+  void count_interpreted(x86::Op operation);
 
   interp::Cpu& cpu_;
   interp::TranslatedState& state_;
@@ -120,7 +115,10 @@ class Runner final : public interp::Accelerator {
   std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
   /// The page translated last, as find_region wants it.
   std::array<uint8_t, kPageSize> page_copy_;
-  RunnerStats stats_;
+
+  TranslationStats stats_;  // without what the cache counts
+  std::array<std::atomic<uint64_t>, kCounters> published_{};
+  std::array<std::atomic<uint64_t>, kOperations> interpreted_{};  // with count_instructions; only this thread adds
 };
 
 }  // namespace tenon::jit
