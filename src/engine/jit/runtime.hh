@@ -8,12 +8,13 @@
 //   guest CF PF AF ZF SF OF                               in host RFLAGS; host DF = 0, AC = 0, TF = 0 always
 //   host R10, R11                                         scratch
 //   host RSP                                              shadow return stack (16 bytes a call: guest return RIP above
-//                                                         the host return address), in memory of its own with guard pages
+//                                                         the host return address), in memory of its own with guard
+//                                                         pages
 //   GS base                                               address of the vCPU's interp::Cpu
 //   XMM/YMM 0-15, MXCSR                                   the guest's if TranslatedState::vector_live, else anything
 //   x87/MMX registers, control and status word            the guest's if x87_live, else anything
-// All stubs keep the guest's registers and arithmetic flags. Between instructions of translated code the pinned registers
-// hold the guest's values, so a host signal at an instruction that faults finds them all.
+// All stubs keep the guest's registers and arithmetic flags. Between instructions of translated code the pinned
+// registers hold the guest's values, so a host signal at an instruction that faults finds them all.
 //
 // Source: System V ABI for the C++ side; SDM Vol. 1 13 (XSAVE), Vol. 3 6.15 (#DE, #GP, #MF, #XM).
 #pragma once
@@ -31,18 +32,19 @@ namespace tenon::jit {
 
 /// Why translated code was left; TranslatedState::exit_code. The argument is in exit_argument.
 enum class ExitCode : uint8_t {
-  kLink,       // a direct exit's stub; argument: return address in the stub (LinkSlot; polls too)
-  kIndirect,   // argument: guest RIP to go to (not checked for anything yet)
-  kInterpret,  // argument: InterpretSite*
-  kSlowAccess, // the soft TLB has no entry for an access and cannot have one; argument: address in the access's cold code
-  kHostFault,  // SIGSEGV, SIGFPE or SIGBUS of a host instruction; argument: its address
+  kLink,        // a direct exit's stub; argument: return address in the stub (LinkSlot; polls too)
+  kIndirect,    // argument: guest RIP to go to (not checked for anything yet)
+  kInterpret,   // argument: InterpretSite*
+  kSlowAccess,  // the soft TLB has no entry for an access and cannot have one; argument: address in the access's cold
+                // code
+  kHostFault,   // SIGSEGV, SIGFPE or SIGBUS of a host instruction; argument: its address
 };
 
 /// Executable addresses of the stubs of one vCPU.
 struct Stubs {
-  /// void enter(uint64_t host): loads registers and flags from Cpu and goes to `host`; returns to its C++ caller when an
-  /// exit stub was reached: gpr, arithmetic_flags are then stored; vector and x87 registers too, if they were live (the
-  /// live bytes are 0 then).
+  /// void enter(uint64_t host): loads registers and flags from Cpu and goes to `host`; returns to its C++ caller when
+  /// an exit stub was reached: gpr, arithmetic_flags are then stored; vector and x87 registers too, if they were live
+  /// (the live bytes are 0 then).
   void (*enter)(uint64_t host) = nullptr;
   // Jumped to:
   uint64_t exit_indirect = 0;   // R10 = guest RIP
@@ -65,9 +67,10 @@ struct Stubs {
 /// Emits the stubs for `cpu` (whose address is in them).
 Stubs make_stubs(Assembler& assembler, interp::Cpu& cpu);
 
-/// One vCPU thread's set-up for running translated code: GS base, alternate signal stack, shadow return stack, handlers of
-/// SIGSEGV, SIGBUS and SIGFPE for faults in `[code, code + size)`, and the host timer behind the guest's APIC deadline.
-/// Create on the vCPU's thread; destroy there or when it has ended. The thread blocks all signals but its own from then on.
+/// One vCPU thread's set-up for running translated code: GS base, alternate signal stack, shadow return stack, handlers
+/// of SIGSEGV, SIGBUS and SIGFPE for faults in `[code, code + size)`, and the host timer behind the guest's APIC
+/// deadline. Create on the vCPU's thread; destroy there or when it has ended. The thread blocks all signals but its own
+/// from then on.
 class HostThread {
  public:
   static Result<std::unique_ptr<HostThread>> create(interp::Cpu& cpu, uint64_t code, size_t size_bytes,
