@@ -10,9 +10,10 @@
 // runs as the host's own instruction (host_alu.hh) and these are its two cheapest ways out of and back into RFLAGS.
 // Vector and x87 registers live in `vector` in the layout that the host thunks load and store.
 //
-// Who implements what: memory.cc the slow paths of memory access; segment.cc update_mode(); trace_cache.cc everything
-// about code; run_loop.cc the rest of what is not inline. Inline bodies are in cpu_inline.hh, which handler files
-// include. Threads: a Cpu belongs to its vCPU's thread; other threads reach it only through VcpuSignal and Safepoint.
+// Who implements what: soft_tlb.hh what is remembered of page tables; memory.cc the slow paths of memory access;
+// segment.cc update_mode(); trace_cache.cc everything about code; run_loop.cc the rest of what is not inline. Inline
+// bodies are in cpu_inline.hh, which handler files include. Threads: a Cpu belongs to its vCPU's thread; other threads
+// reach it only through VcpuSignal and Safepoint.
 #pragma once
 
 #include <cstddef>
