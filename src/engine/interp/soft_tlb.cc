@@ -47,65 +47,56 @@ void SoftTlb::make_all_empty() {
   }
 }
 
-void SoftTlb::empty_used(unsigned mode, unsigned write) {
-  Use& use = use_[mode][write];
-  for (uint32_t words = use.used.words; words != 0; words &= words - 1) {
-    const auto word = static_cast<unsigned>(std::countr_zero(words));
-    for (uint64_t bits = use.used.bits[word]; bits != 0; bits &= bits - 1) {
-      const unsigned index = word * 64 + static_cast<unsigned>(std::countr_zero(bits));
+void SoftTlb::empty(unsigned mode, unsigned write, Bitmap& which) {
+  for (; which.words != 0; which.words &= which.words - 1) {
+    uint64_t& bits = which.bits[std::countr_zero(which.words)];
+    const auto first = static_cast<unsigned>(std::countr_zero(which.words)) * 64;
+    for (; bits != 0; bits &= bits - 1) {
+      const unsigned index = first + static_cast<unsigned>(std::countr_zero(bits));
       tables_[mode][write][index] = empty_entry(index);
     }
-    use.used.bits[word] = use.local.bits[word] = 0;
   }
-  use.used.words = use.local.words = 0;
+}
+
+void SoftTlb::empty_table(unsigned mode, unsigned write) {
+  empty(mode, write, use_[mode][write].local);
+  empty(mode, write, use_[mode][write].global);
 }
 
 void SoftTlb::empty_tables() {
   for (unsigned mode = 0; mode < kTlbNever; ++mode) {
-    empty_used(mode, 0);
-    empty_used(mode, 1);
+    empty_table(mode, 0);
+    empty_table(mode, 1);
   }
 }
 
 void SoftTlb::empty_write_tables() {
-  for (unsigned mode = 0; mode < kTlbNever; ++mode) empty_used(mode, 1);
+  for (unsigned mode = 0; mode < kTlbNever; ++mode) empty_table(mode, 1);
 }
 
 void SoftTlb::empty_local() {
   for (unsigned mode = 0; mode < kTlbNever; ++mode) {
-    for (unsigned write = 0; write < 2; ++write) {
-      Use& use = use_[mode][write];
-      for (uint32_t words = use.local.words; words != 0; words &= words - 1) {
-        const auto word = static_cast<unsigned>(std::countr_zero(words));
-        for (uint64_t bits = use.local.bits[word]; bits != 0; bits &= bits - 1) {
-          const unsigned index = word * 64 + static_cast<unsigned>(std::countr_zero(bits));
-          tables_[mode][write][index] = empty_entry(index);
-        }
-        use.used.bits[word] &= ~use.local.bits[word];
-        use.local.bits[word] = 0;
-      }
-      use.local.words = 0;
-    }
+    for (unsigned write = 0; write < 2; ++write) empty(mode, write, use_[mode][write].local);
   }
 }
 
 /// Empties entries for linear pages in [first, first + size).
 void SoftTlb::empty_range(uint64_t first, uint64_t size_bytes) {
-  const bool one_page = size_bytes == kPageSize;
-  const uint32_t only_word = 1u << (index_of(first) / 64);
-  const uint64_t only_bit = uint64_t{1} << (index_of(first) % 64);
+  const auto empty_if_inside = [&](unsigned mode, unsigned write, unsigned index) {
+    TlbEntry& entry = tables_[mode][write][index];
+    if (0 - entry.negative_page - first < size_bytes) entry = empty_entry(index);
+  };
   for (unsigned mode = 0; mode < kTlbNever; ++mode) {
     for (unsigned write = 0; write < 2; ++write) {
-      Bitmap& used = use_[mode][write].used;
-      for (uint32_t words = used.words & (one_page ? only_word : ~0u); words != 0; words &= words - 1) {
+      if (size_bytes == kPageSize) {
+        empty_if_inside(mode, write, index_of(first));
+        continue;
+      }
+      const Use& use = use_[mode][write];
+      for (uint32_t words = use.local.words | use.global.words; words != 0; words &= words - 1) {
         const auto word = static_cast<unsigned>(std::countr_zero(words));
-        for (uint64_t bits = used.bits[word] & (one_page ? only_bit : ~uint64_t{0}); bits != 0; bits &= bits - 1) {
-          const unsigned index = word * 64 + static_cast<unsigned>(std::countr_zero(bits));
-          TlbEntry& entry = tables_[mode][write][index];
-          if (0 - entry.negative_page - first >= size_bytes) continue;
-          entry = empty_entry(index);
-          used.clear(index);
-          use_[mode][write].local.clear(index);
+        for (uint64_t bits = use.local.bits[word] | use.global.bits[word]; bits != 0; bits &= bits - 1) {
+          empty_if_inside(mode, write, word * 64 + static_cast<unsigned>(std::countr_zero(bits)));
         }
       }
     }

@@ -15,8 +15,8 @@
 //
 // Level 2 entries carry a 28-bit context tag instead of a PCID: dropping everything of a PCID is taking a new tag for
 // it. Tags are numbered up for ever in 64 bits; where the low 28 wrap, all of level 2 is emptied. Level 1 holds
-// translations of the current PCID and global ones; a bitmap says which entries of each table are in use, a second one
-// which of those are not global, so a flush costs what was filled.
+// translations of the current PCID and global ones; two bitmaps say which entries of each table may hold either, so a
+// flush costs what was filled.
 //
 // Source: Intel SDM Vol. 3 4.10 (caching translation information).
 // Not implemented: paging-structure caches. Threads: the vCPU's own.
@@ -169,7 +169,7 @@ class SoftTlb {
  private:
   friend struct SoftTlbTestAccess;
 
-  /// Which entries of one level-1 table are in use. A bit of `words` is set where a word of the bitmap is not 0.
+  /// Entries of one level-1 table. A bit of `words` is set where a word of `bits` is not 0.
   struct Bitmap {
     uint64_t bits[kEntries / 64];
     uint32_t words;
@@ -178,11 +178,11 @@ class SoftTlb {
       bits[index / 64] |= uint64_t{1} << (index % 64);
       words |= 1u << (index / 64);
     }
-    void clear(unsigned index) { bits[index / 64] &= ~(uint64_t{1} << (index % 64)); }
   };
+  /// Which entries are in use, and perhaps some that no longer are or that the other bitmap names rightly.
   struct Use {
-    Bitmap used;
-    Bitmap local;  // used, and not global
+    Bitmap local;
+    Bitmap global;
   };
   struct Line {
     uint64_t tag;   // page_tag() | context tag; 0: empty
@@ -204,7 +204,8 @@ class SoftTlb {
   }
 
   void make_all_empty();
-  void empty_used(unsigned mode, unsigned write);
+  void empty(unsigned mode, unsigned write, Bitmap& which);
+  void empty_table(unsigned mode, unsigned write);
   void empty_local();
   void empty_range(uint64_t first, uint64_t size_bytes);
   void set_entry(unsigned mode, unsigned write, unsigned index, const TlbEntry& entry, bool local);

@@ -10,12 +10,16 @@ bool SoftTlb::find(uint64_t linear, TlbPage& page) const {
   const uint64_t wanted = page_tag(linear);
   const uint64_t local = wanted | (context_ & kContextMask);
   const uint64_t global = wanted | (global_context_ & kContextMask);
+  // Without branches: nobody could predict which of the ways it is.
+  uint64_t any = 0;
+  page.word = 0;
+#pragma GCC unroll 4
   for (const Line& line : level2_->lines[set_of(linear)]) {
-    if (line.tag != local && line.tag != global) continue;
-    page.word = line.word;
-    return true;
+    const uint64_t mask = uint64_t{0} - static_cast<uint64_t>((line.tag == local) | (line.tag == global));
+    page.word |= line.word & mask;
+    any |= mask;
   }
-  return false;
+  return any != 0;
 }
 
 unsigned SoftTlb::backing_of(uint64_t gpa) const {
@@ -66,12 +70,7 @@ SoftTlb::Line& SoftTlb::line_for(uint64_t linear) {
 void SoftTlb::set_entry(unsigned mode, unsigned write, unsigned index, const TlbEntry& entry, bool local) {
   tables_[mode][write][index] = entry;
   Use& use = use_[mode][write];
-  use.used.set(index);
-  if (local) {
-    use.local.set(index);
-  } else {
-    use.local.clear(index);
-  }
+  (local ? use.local : use.global).set(index);
 }
 
 bool SoftTlb::enter(TlbMode mode, bool write_protect, uint64_t linear, TlbPage page) {
@@ -91,17 +90,10 @@ bool SoftTlb::enter(TlbMode mode, bool write_protect, uint64_t linear, TlbPage p
 
 // --- Both.
 
-bool translate_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& page, uint32_t& error_code) {
-  if (cpu.tlb.find(linear, page)) [[likely]] {
-    const x86::PageRights rights{.writable = page.has(TlbPage::kWritable),
-                                 .user = page.has(TlbPage::kUser),
-                                 .no_execute = page.has(TlbPage::kNoExecute)};
-    // What an entry forbids is asked of the tables again: they may have changed (SDM Vol. 3 4.10.4.3). So is a write to
-    // a clean page, for D.
-    const bool enough = x86::permits(cpu.paging, rights, access) && (!access.write || page.has(TlbPage::kDirty));
-    if (enough) [[likely]]
-      return true;
-  }
+namespace {
+
+[[gnu::noinline]] bool walk_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& page,
+                                 uint32_t& error_code) {
   ++cpu.counters.tlb_walks;
   x86::Translation translation;
   if (!x86::walk(*cpu.memory, cpu.paging, linear, access, translation, error_code)) return false;
@@ -109,13 +101,32 @@ bool translate_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& 
   return true;
 }
 
+}  // namespace
+
+bool translate_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& page, uint32_t& error_code) {
+  if (!cpu.tlb.find(linear, page)) [[unlikely]]
+    return walk_page(cpu, linear, access, page, error_code);
+  const x86::PageRights rights{.writable = page.has(TlbPage::kWritable),
+                               .user = page.has(TlbPage::kUser),
+                               .no_execute = page.has(TlbPage::kNoExecute)};
+  // What an entry forbids is asked of the tables again: they may have changed (SDM Vol. 3 4.10.4.3). So is a write to a
+  // clean page, for D.
+  const bool enough = x86::permits(cpu.paging, rights, access) && (!access.write || page.has(TlbPage::kDirty));
+  if (enough) [[likely]]
+    return true;
+  return walk_page(cpu, linear, access, page, error_code);
+}
+
 }  // namespace tenon::interp
 
-bool tenon_tlb_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint32_t access) {
+/// Flat: refills are as frequent as first accesses after each CR3 load.
+[[gnu::flatten]] bool tenon_tlb_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint32_t access) {
   using namespace tenon;
   using namespace tenon::interp;
   const TlbMode mode = cpu->tlb_mode;
   if (mode == kTlbNever || !x86::is_canonical(linear)) return false;
+  const TlbEntry& entry = cpu->tlb.table(mode, access != 0)[SoftTlb::index_of(linear)];
+  if (linear + entry.negative_page < kPageSize) return false;  // it was there: the access crosses into the next page
   ++cpu->counters.tlb_misses;
   // The mode stands for CPL, CR4.SMAP and EFLAGS.AC as update_mode() saw them.
   const x86::PageAccess who{
@@ -124,6 +135,5 @@ bool tenon_tlb_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint32_t access) {
   uint32_t error_code = 0;
   if (!translate_page(*cpu, linear, who, page, error_code)) return false;
   if (!cpu->tlb.enter(mode, cpu->paging.write_protect, linear, page)) return false;
-  const TlbEntry& entry = cpu->tlb.table(mode, access != 0)[SoftTlb::index_of(linear)];
   return linear + entry.negative_page < kPageSize;
 }

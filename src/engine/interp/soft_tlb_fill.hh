@@ -21,8 +21,8 @@ bool translate_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& 
 extern "C" {
 
 /// For translated code whose look-up missed. `access`: 0 reads, 1 writes. True: the current mode's table for that
-/// access has the page of `linear` now. False: anything else (#PF, MMIO, ROM, a page with code, kTlbNever, not
-/// canonical), and the instruction has to be executed by the interpreter; nothing has changed that the guest could
-/// tell, but A and D bits that its own access may set.
+/// access has the page of `linear` now and did not before. False: anything else (it had, so the access crosses into the
+/// next page; #PF, MMIO, ROM, a page with code, kTlbNever, not canonical), and the instruction has to be executed by
+/// the interpreter; nothing has changed that the guest could tell, but A and D bits that its own access may set.
 bool tenon_tlb_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint32_t access);
 }

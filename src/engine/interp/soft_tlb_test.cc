@@ -485,7 +485,7 @@ TEST_F(TlbFillTest, RefusesWhatTheInterpreterMustDo) {
   EXPECT_EQ(entry(0x22000) & kD, 0u);
   EXPECT_TRUE(tenon_tlb_fill(&cpu, 0x22000, kRead));
   EXPECT_FALSE(tenon_tlb_fill(&cpu, 0x25000, kWrite));
-  EXPECT_TRUE(tenon_tlb_fill(&cpu, 0x25000, kRead));
+  EXPECT_TRUE(hits(cpu.tlb_read, 0x25000, 8));
   EXPECT_FALSE(cpu.has_fault);
   EXPECT_EQ(cpu.attention & Cpu::kAttentionFault, 0u);
   EXPECT_EQ(cpu.state.cr2, before.cr2);
@@ -494,6 +494,13 @@ TEST_F(TlbFillTest, RefusesWhatTheInterpreterMustDo) {
   cpu.update_mode();
   EXPECT_EQ(cpu.tlb_mode, kTlbNever);
   EXPECT_FALSE(tenon_tlb_fill(&cpu, 0x20000, kRead));
+}
+
+TEST_F(TlbFillTest, RefusesAPageThatIsThere) {
+  Cpu& cpu = enter();
+  EXPECT_TRUE(tenon_tlb_fill(&cpu, 0x20ffc, kWrite));
+  EXPECT_FALSE(hits(cpu.tlb_write, 0x20ffc, 8));
+  EXPECT_FALSE(tenon_tlb_fill(&cpu, 0x20ffc, kWrite));  // or the access would miss for ever
 }
 
 TEST_F(TlbFillTest, CodeAppearsAndGoes) {
