@@ -41,7 +41,7 @@ class Accelerator {
 
 /// One line of the indirect-branch cache: negative_target + guest RIP = 0 means `host` is where to go.
 struct IndirectEntry {
-  uint64_t negative_target;  // empty: 2^63, which matches no canonical address, and `host` is the miss stub
+  uint64_t negative_target;  // empty: of an address that is looked up elsewhere
   uint64_t host;
 };
 

@@ -1,4 +1,6 @@
 // Instructions that become themselves on other registers, and the stack instructions.
+#include <algorithm>
+
 #include "base/check.hh"
 #include "engine/jit/emitter.hh"
 #include "engine/x86/decode_table.hh"
@@ -116,10 +118,14 @@ void Emitter::emit_same(const RegionInsn& region_insn, EmitKind kind) {
   const GprOperands gprs = gpr_operands(insn);
   const bool memory = has_memory_access(insn);
   const bool high_byte = HostInsn::uses_high_byte(insn);
-  const bool implicit = (insn.row->gpr_read | insn.row->gpr_written) != 0 ||
-                        insn.row->operands[1] == Operand::kCl || insn.row->operands[2] == Operand::kCl;
+  const bool implicit = (insn.row->gpr_read | insn.row->gpr_written) != 0 || insn.row->operands[1] == Operand::kCl ||
+                        insn.row->operands[2] == Operand::kCl;
   const bool too_many = gprs.homed > (memory ? 1u : 2u);
   if (too_many || (high_byte && memory && implicit)) return interpret(region_insn, false);
+  // MOVZX ESP, AH: R9 stands for RSP and takes REX, AH takes none.
+  const auto is_stack_pointer = [](const GprOperand& gpr) { return gpr.guest == x86::kRsp && gpr.size_bytes != 1; };
+  if (high_byte && std::any_of(gprs.list, gprs.list + gprs.count, is_stack_pointer))
+    return interpret(region_insn, false);
   if (kind == EmitKind::kVector || kind == EmitKind::kVectorX87) need_vector(region_insn);
   if (kind == EmitKind::kX87 || kind == EmitKind::kVectorX87) need_x87(region_insn);
   HostInsn host = HostInsn::from(insn);
@@ -184,7 +190,8 @@ void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn host) {
   asm_.encode(host);
 }
 
-/// AH CH DH BH cannot be encoded beside R10 and R11: for the moment of the instruction they change places with AL ... BL.
+/// AH CH DH BH cannot be encoded beside R10 and R11: for the moment of the instruction they change places with AL ...
+/// BL.
 void Emitter::emit_high_byte(const RegionInsn& region_insn, HostInsn host, const HostOperand& memory) {
   const auto low = static_cast<HostRegister>(region_insn.insn.reg - 4);
   const HostInsn swap{.opcode = 0x86, .has_modrm = true, .reg = region_insn.insn.reg, .rm = HostOperand::r(low)};

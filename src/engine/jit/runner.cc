@@ -31,9 +31,10 @@ unsigned indirect_index(uint64_t rip) {
   return static_cast<unsigned>(rip >> kIndirectShift) % TranslatedState::kIndirectEntries;
 }
 
-/// 2^63 is no canonical address, and would only lead to the miss.
-interp::IndirectEntry empty_indirect(const Stubs& stubs) {
-  return {.negative_target = uint64_t{1} << 63, .host = stubs.exit_indirect};
+/// Never matches: a target that is no canonical address and belongs to another index.
+interp::IndirectEntry empty_indirect(const Stubs& stubs, unsigned index) {
+  const uint64_t target = uint64_t{1} << 63 | (index == 0 ? uint64_t{1} << kIndirectShift : 0);
+  return {.negative_target = 0 - target, .host = stubs.exit_indirect};
 }
 
 }  // namespace
@@ -61,7 +62,9 @@ void Runner::make_stubs() {
   state_.index_mask = uint64_t{interp::SoftTlb::kEntries - 1} * kPageSize;
   state_.page_number_mask = kPageMask;
   state_.indirect_mask = uint64_t{TranslatedState::kIndirectEntries - 1} << kIndirectShift;
-  for (auto& table : state_.indirect) table.fill(empty_indirect(runtime));
+  for (auto& table : state_.indirect) {
+    for (unsigned i = 0; i < table.size(); ++i) table[i] = empty_indirect(runtime, i);
+  }
   generation_ = cache_->generation();
 }
 
@@ -79,7 +82,7 @@ void Runner::drop_indirect(unsigned privilege_index, bool keep_global) {
     if (global && keep_global) continue;
     std::vector<uint16_t>& used = indirect_used_[privilege_index][global ? 1 : 0];
     for (const uint16_t index : used) {
-      state_.indirect[privilege_index][index] = empty_indirect(stubs_.runtime);
+      state_.indirect[privilege_index][index] = empty_indirect(stubs_.runtime, index);
     }
     used.clear();
   }
@@ -318,10 +321,11 @@ uint64_t Runner::after_link(uint64_t argument) {
 uint64_t Runner::after_indirect(uint64_t target) {
   ++stats_.exits_indirect;
   if (!x86::is_canonical(target)) {
-    // #GP belongs to the branch (SDM Vol. 2, JMP, CALL, RET): it is undone, and the interpreter raises it.
+    // #GP belongs to the branch (SDM Vol. 2, JMP, CALL, RET), which is undone but for what CALL has pushed: processors
+    // leave that behind, too. Not executed again: the push may have changed its operand.
     cpu_.rip = state_.scratch[kScratchBranchRip];
     cpu_.gpr[x86::kRsp] -= state_.scratch[kScratchBranchUndo];
-    cpu_.interpret_one();
+    cpu_.raise(x86::kGeneralProtection, 0);
     return 0;
   }
   cpu_.rip = target;

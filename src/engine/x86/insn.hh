@@ -99,7 +99,7 @@ enum RowFlags : uint32_t {
   kReadsOp0     = 1u << 22,  // first operand is read
   kWritesOp1    = 1u << 23,  // second operand is written too (XCHG, XADD, MULX)
   kFpCompute    = 1u << 24,  // may raise SIMD or x87 floating-point exceptions (uses MXCSR or the x87 control word)
-  kFlagsMayKeep = 1u << 25,  // rflags_written may be left as they were (shift count 0, REP with RCX = 0): no kill
+  kFlagsMayKeep = 1u << 25,  // flags may be left as they were (shift count 0, REP with RCX = 0, DIV): no kill
   kAvxState     = 1u << 26,  // uses XMM/YMM by VEX: needs CR4.OSXSAVE, XCR0[2:1] = 3 and CR0.TS = 0
   kModIgnored   = 1u << 27,  // ModRM.mod is taken as 3 whatever it says (MOV CR and DR)
 };
