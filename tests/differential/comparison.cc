@@ -168,7 +168,7 @@ std::string describe_masks() {
   std::string text;
   for (const Mask& mask : kMasks) text += fmt::format("{}: {} ({})\n", op_name(mask.op), mask.what, mask.manual);
   text += "jit only: FIP, FDP and FOP of translated x87 instructions, which are kept as 0\n";
-  text += "jit without strict flags only: RFLAGS pushed by a fault where the next instruction sets all of them\n";
+  text += "jit without strict flags only: arithmetic flags pushed by a fault\n";
   return text;
 }
 
