@@ -16,6 +16,7 @@ struct NamedKind {
   EmitKind kind;
 };
 
+// Not here, so interpreted: PAUSE, which lends the host CPU to others when it comes often.
 // clang-format off
 constexpr NamedKind kNamed[] = {
     {Op::kAdc, EmitKind::kSame}, {Op::kAdd, EmitKind::kSame}, {Op::kAnd, EmitKind::kSame}, {Op::kBsf, EmitKind::kSame},
@@ -37,7 +38,7 @@ constexpr NamedKind kNamed[] = {
     {Op::kCrc32, EmitKind::kSame}, {Op::kLzcnt, EmitKind::kSame}, {Op::kMulx, EmitKind::kSame}, {Op::kPdep, EmitKind::kSame},
     {Op::kPext, EmitKind::kSame}, {Op::kPopcnt, EmitKind::kSame}, {Op::kRdrand, EmitKind::kSame},
     {Op::kRdseed, EmitKind::kSame}, {Op::kRorx, EmitKind::kSame}, {Op::kSarx, EmitKind::kSame}, {Op::kShlx, EmitKind::kSame},
-    {Op::kShrx, EmitKind::kSame}, {Op::kTzcnt, EmitKind::kSame}, {Op::kPause, EmitKind::kSame},
+    {Op::kShrx, EmitKind::kSame}, {Op::kTzcnt, EmitKind::kSame},
     {Op::kLfence, EmitKind::kSame}, {Op::kMfence, EmitKind::kSame}, {Op::kSfence, EmitKind::kSame},
     {Op::kMovdiri, EmitKind::kSame}, {Op::kMovnti, EmitKind::kSame},
     {Op::kNop, EmitKind::kNothing}, {Op::kPrefetch, EmitKind::kNothing}, {Op::kPrefetchw, EmitKind::kNothing},
