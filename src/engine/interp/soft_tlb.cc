@@ -48,6 +48,7 @@ void SoftTlb::make_all_empty() {
 }
 
 void SoftTlb::empty(unsigned mode, unsigned write, Bitmap& which) {
+  ++drops_;
   for (; which.words != 0; which.words &= which.words - 1) {
     uint64_t& bits = which.bits[std::countr_zero(which.words)];
     const auto first = static_cast<unsigned>(std::countr_zero(which.words)) * 64;
@@ -82,6 +83,7 @@ void SoftTlb::empty_local() {
 
 /// Empties entries for linear pages in [first, first + size).
 void SoftTlb::empty_range(uint64_t first, uint64_t size_bytes) {
+  ++drops_;
   const auto empty_if_inside = [&](unsigned mode, unsigned write, unsigned index) {
     TlbEntry& entry = tables_[mode][write][index];
     if (0 - entry.negative_page - first < size_bytes) entry = empty_entry(index);

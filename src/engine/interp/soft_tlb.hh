@@ -135,6 +135,9 @@ class SoftTlb {
   void empty_tables();
   void empty_write_tables();
 
+  /// Changes whenever translations may have gone from level 1: copies of its entries are then no longer good.
+  uint64_t drops() const { return drops_; }
+
   // --- Level 2.
 
   /// The translation of the page of `linear` (canonical) in the current context, where level 2 has it.
@@ -223,6 +226,7 @@ class SoftTlb {
   uint64_t global_context_ = 1;  // stands for every PCID
   uint64_t last_context_ = 1;
   uint64_t first_context_ = 1;  // contexts with lower numbers are dropped
+  uint64_t drops_ = 0;
   uint16_t pcid_ = 0;
   uint8_t next_way_ = 0;  // of level 2, to be replaced
   LargePageFilter local_large_;

@@ -137,3 +137,15 @@ bool translate_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& 
   if (!cpu->tlb.enter(mode, cpu->paging.write_protect, linear, page)) return false;
   return linear + entry.negative_page < kPageSize;
 }
+
+bool tenon_stack_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint64_t size_bytes) {
+  using namespace tenon;
+  using namespace tenon::interp;
+  if (linear % kPageSize + size_bytes > kPageSize || cpu->tlb_mode == kTlbNever) return false;
+  const TlbEntry& entry = cpu->tlb.table(cpu->tlb_mode, true)[SoftTlb::index_of(linear)];
+  if (linear + entry.negative_page >= kPageSize && !tenon_tlb_fill(cpu, linear, 1)) return false;
+  const unsigned side = cpu->cpl == 3 ? 1 : 0;
+  cpu->translated.stack_negative_page[side] = entry.negative_page;
+  cpu->translated.stack_addend[side] = entry.host_page + entry.negative_page;
+  return true;
+}

@@ -25,4 +25,8 @@ extern "C" {
 /// next page; #PF, MMIO, ROM, a page with code, kTlbNever, not canonical), and the instruction has to be executed by
 /// the interpreter; nothing has changed that the guest could tell, but A and D bits that its own access may set.
 bool tenon_tlb_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint32_t access);
+
+/// Makes the page of `linear` the one of TranslatedState::stack_* for the current privilege, where [linear, linear +
+/// size) lies in it and it may be written without anybody's notice.
+bool tenon_stack_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint64_t size_bytes);
 }

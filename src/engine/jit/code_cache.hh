@@ -62,6 +62,7 @@ struct LinkSlot {
   uint32_t rel32_offset = 0;  // of the branch's rel32 in the fragment; must not be touched by two slots
   uint32_t stub_offset = 0;   // of the cold stub `call exit_link`; its return address (+ 5) names the slot
   bool is_poll = false;  // not a link: leaves so that the run loop looks at what is pending, then goes on at target_rip
+  bool plain = false;  // goes to the same code in kModePlain (mode.hh)
 };
 
 /// Host code offset to guest instruction, for faults and slow accesses. Sorted by host_offset.

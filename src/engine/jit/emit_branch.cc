@@ -55,6 +55,7 @@ void Emitter::poll(uint64_t rip, bool flags_live) {
     cold_exits_.push_back({.from = asm_.jcc_forward(kNotEqual), .target_rip = rip, .is_poll = true});
     return;
   }
+  r11_is_stack_ = false;
   asm_.mov(kHostR11, HostOperand::r(kHostRcx));
   asm_.mov(kHostRcx, HostOperand::state(state::kPoke), false);
   const Fixup quiet = asm_.jrcxz_forward();
@@ -130,6 +131,7 @@ void Emitter::push_return_address(const RegionInsn& insn) {
     asm_.push_immediate(static_cast<int32_t>(address));
   } else {
     to = collapse(to);
+    r11_is_stack_ = false;
     asm_.mov_immediate(kHostR11, address);
     asm_.store(to, kHostR11);
     asm_.push(kHostR11);

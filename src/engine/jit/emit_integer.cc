@@ -3,6 +3,7 @@
 
 #include "base/check.hh"
 #include "engine/jit/emitter.hh"
+#include "engine/jit/gpr_operands.hh"
 #include "engine/x86/decode_table.hh"
 
 namespace tenon::jit {
@@ -12,80 +13,6 @@ namespace {
 using x86::Insn;
 using x86::Op;
 using x86::Operand;
-
-enum class Field : uint8_t { kNone, kReg, kRm, kVvvv, kOpcode };
-
-struct GprOperand {
-  Field field = Field::kNone;
-  uint8_t guest = 0;
-  unsigned size_bytes = 0;
-  bool read = false;
-  bool written = false;
-};
-
-bool is_reg_gpr(Operand operand) { return x86::in_range(operand, Operand::kGb, Operand::kGa); }
-bool is_rm_gpr(Operand operand) {
-  return x86::in_range(operand, Operand::kEb, Operand::kEdMw) || x86::in_range(operand, Operand::kRv, Operand::kRa);
-}
-
-unsigned gpr_size(Operand operand, const Insn& insn) {
-  switch (operand) {
-    case Operand::kGb:
-    case Operand::kEb:
-    case Operand::kZb: return 1;
-    case Operand::kGw:
-    case Operand::kEw: return 2;
-    case Operand::kGv:
-    case Operand::kEv:
-    case Operand::kEvMw:
-    case Operand::kRv:
-    case Operand::kZv: return insn.operand_size;
-    default: return 4;  // 4 or 8: the upper half is cleared
-  }
-}
-
-/// The operand as a general register, or Field::kNone.
-GprOperand gpr_operand(const Insn& insn, unsigned number) {
-  const Operand operand = insn.row->operands[number];
-  GprOperand result;
-  if (is_reg_gpr(operand)) {
-    result = {.field = Field::kReg, .guest = insn.reg};
-  } else if (is_rm_gpr(operand) && !insn.is_memory) {
-    result = {.field = Field::kRm, .guest = insn.rm};
-  } else if (operand == Operand::kBy) {
-    result = {.field = Field::kVvvv, .guest = insn.vvvv};
-  } else if (x86::is_in_opcode(operand)) {
-    result = {.field = Field::kOpcode, .guest = insn.reg};
-  } else {
-    return result;
-  }
-  const uint32_t flags = insn.row->flags;
-  result.size_bytes = gpr_size(operand, insn);
-  result.written = (number == 0 && (flags & x86::kWritesOp0) != 0) || (number == 1 && (flags & x86::kWritesOp1) != 0);
-  // BSF and BSR leave their destination alone where the source is 0.
-  const bool keeps = insn.row->op == Op::kBsf || insn.row->op == Op::kBsr;
-  const bool mulx = insn.row->op == Op::kMulx && number < 2;
-  result.read = number == 0 ? (flags & x86::kReadsOp0) != 0 || keeps : !mulx;
-  if (result.written && result.size_bytes < 4) result.read = true;
-  return result;
-}
-
-struct GprOperands {
-  GprOperand list[4];
-  unsigned count = 0;
-  unsigned homed = 0;
-};
-
-GprOperands gpr_operands(const Insn& insn) {
-  GprOperands all;
-  for (unsigned i = 0; i < 4; ++i) {
-    const GprOperand operand = gpr_operand(insn, i);
-    if (operand.field == Field::kNone) continue;
-    all.list[all.count++] = operand;
-    if (is_homed(operand.guest)) ++all.homed;
-  }
-  return all;
-}
 
 void set_field(HostInsn& host, Field field, HostRegister reg) {
   if (field == Field::kRm) {
@@ -151,6 +78,7 @@ void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn host) 
     }
     if (reg == kNoHostRegister) {
       reg = scratch++;
+      r11_is_stack_ = r11_is_stack_ && reg != kHostR11;
       guests[used] = gpr.guest;
       taken[used++] = reg;
       asm_.mov(reg, home(gpr.guest));
@@ -180,6 +108,7 @@ void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn host) {
     if (gpr.read) {
       host.rm = collapse(host.rm);
       reg = kHostR11;
+      r11_is_stack_ = false;
       asm_.mov(reg, home(gpr.guest));
     }
     set_field(host, gpr.field, reg);
@@ -228,6 +157,7 @@ void Emitter::emit_push(const RegionInsn& region_insn) {
     HostRegister from = host_of(guest);
     if (is_homed(guest)) {
       to = collapse(to);
+      r11_is_stack_ = false;
       from = kHostR11;
       asm_.mov(from, home(guest));
     }
@@ -237,6 +167,7 @@ void Emitter::emit_push(const RegionInsn& region_insn) {
     asm_.mov(kHostR10, check(region_insn, address_of(region_insn), 8, Access::kRead, flags_live));
     asm_.store(value, kHostR10);
     const HostOperand to = collapse(check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live));
+    r11_is_stack_ = false;
     asm_.mov(kHostR11, value);
     asm_.store(to, kHostR11);
   } else if (operand == Operand::kIz || operand == Operand::kIbs) {

@@ -42,7 +42,10 @@ void Emitter::emit_sum(HostRegister to, const Address& address) {
   }
   if (address.index != x86::kNoRegister) {
     sum.index = is_homed(address.index) ? HostRegister{kHostR11} : host_of(address.index);
-    if (is_homed(address.index)) asm_.mov(kHostR11, home(address.index));
+    if (is_homed(address.index)) {
+      asm_.mov(kHostR11, home(address.index));
+      r11_is_stack_ = false;
+    }
   }
   const bool plain = sum.index == kNoHostRegister && sum.displacement == 0 && sum.base != kNoHostRegister;
   if (!plain || address.narrow) return asm_.lea(to, sum, !address.narrow);
@@ -65,6 +68,8 @@ void Emitter::emit_linear(const Address& address, bool flags_live) {
 HostOperand Emitter::check(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access,
                            bool flags_live) {
   CHECK(size_bytes != 0 && size_bytes <= 64);
+  if (const std::optional<HostOperand> operand = stack_operand(address, size_bytes)) return *operand;
+  r11_is_stack_ = false;
   return flags_live ? check_keeping_flags(insn, address, size_bytes, access)
                     : check_short(insn, address, size_bytes, access);
 }

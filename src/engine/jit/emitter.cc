@@ -47,6 +47,13 @@ size_t indirect_table(unsigned privilege) {
          privilege * sizeof(interp::IndirectEntry) * interp::TranslatedState::kIndirectEntries;
 }
 
+size_t stack_negative_page(unsigned privilege) {
+  return in_translated(offsetof(interp::TranslatedState, stack_negative_page)) + privilege * sizeof(uint64_t);
+}
+size_t stack_addend(unsigned privilege) {
+  return in_translated(offsetof(interp::TranslatedState, stack_addend)) + privilege * sizeof(uint64_t);
+}
+
 }  // namespace state
 
 Emitter::Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const TranslatorOptions& options,
@@ -57,7 +64,8 @@ Emitter::Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const Translato
       asm_(assembler),
       region_(region),
       fragment_(fragment),
-      mode_(fragment.mode) {}
+      mode_(fragment.mode & static_cast<Mode>(~kModePlain)),
+      plain_((fragment.mode & kModePlain) != 0) {}
 
 void Emitter::run() {
   for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
@@ -70,27 +78,34 @@ void Emitter::emit_block(unsigned index) {
   block_address_[index] = asm_.address();
   vector_known_ = false;
   x87_known_ = false;
+  r11_is_stack_ = false;
+  plan_stack(block);
   const uint64_t start_rip = rip_of(block.start_offset);
   if (block.count != 0) fragment_.entries.push_back({start_rip, static_cast<uint32_t>(asm_.offset())});
   side_entry(block.start_offset, true);
   if (block.loop_head) poll(start_rip, block.live_in != 0);
   if (options_.count_instructions) count_block(block);
-  const unsigned straight = block.count - (block.count != 0 && emitted_by_end(block.end) ? 1u : 0u);
-  for (unsigned i = 0; i < straight; ++i) {
+  size_t group = 0;
+  for (unsigned i = 0; i < block.count; ++i) {
     const RegionInsn& insn = region_.insns[block.first + i];
     if (i != 0) side_entry(insn.offset, true);
-    if (block.end == BlockEnd::kStop && i + 1u == block.count) {
+    if (group < stack_groups_.size() && stack_groups_[group].check_before == i)
+      emit_stack_check(insn, stack_groups_[group++]);
+    const bool last = i + 1u == block.count;
+    if (last && emitted_by_end(block.end)) break;
+    if (last && block.end == BlockEnd::kStop) {
       interpret(insn, true);
     } else {
       emit_insn(insn);
     }
+    follow_stack(block, i);
   }
-  if (straight != block.count && straight != 0) side_entry(region_.insns[block.first + straight].offset, true);
   emit_end(block, index);
+  stack_.active = false;
 }
 
 void Emitter::side_entry(uint16_t guest_offset, bool resumable) {
-  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable});
+  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable && !stack_.active});
 }
 
 void Emitter::count_block(const RegionBlock& block) {
@@ -130,6 +145,8 @@ void Emitter::emit_insn(const RegionInsn& region_insn) {
 
 /// The interpreter's handler executes it. `stops`: nobody knows yet where control goes on.
 void Emitter::interpret(const RegionInsn& region_insn, bool stops) {
+  stack_.active = false;  // C++ may drop what the group relies on
+  r11_is_stack_ = false;
   auto site = std::make_unique<InterpretSite>();
   site->rip = rip_of(region_insn.offset);
   site->next_rip = next_rip(region_insn);
@@ -157,6 +174,7 @@ void Emitter::need_x87(const RegionInsn& insn) {
 }
 
 void Emitter::need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stub) {
+  r11_is_stack_ = false;
   if (insn.live_before == 0) {
     asm_.cmp_byte_immediate(HostOperand::state(flag_offset), 0);
     const Fixup from = asm_.jcc_forward(kEqual);
@@ -181,6 +199,7 @@ void Emitter::need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stu
 
 void Emitter::emit_cold() {
   emit_cold_fills();
+  emit_cold_stacks();
   for (const ColdLoad& load : cold_loads_) {
     asm_.bind(load.from);
     asm_.call(load.stub);
@@ -220,7 +239,8 @@ void Emitter::emit_cold_exits() {
     fragment_.slots.push_back({.target_rip = exit.target_rip,
                                .rel32_offset = exit.from.at,
                                .stub_offset = static_cast<uint32_t>(asm_.offset()),
-                               .is_poll = exit.is_poll});
+                               .is_poll = exit.is_poll,
+                               .plain = exit.plain});
     asm_.call(stubs_.runtime.exit_link);
   }
 }

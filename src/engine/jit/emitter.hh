@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/jit/assembler.hh"
@@ -47,6 +48,7 @@ class Emitter {
     Fixup from;  // becomes the slot's rel32
     uint64_t target_rip = 0;
     bool is_poll = false;
+    bool plain = false;  // to code without stack groups
   };
   struct ColdPollExit {  // a conditional branch backward out of the region: polls, then leaves
     Fixup from;
@@ -103,7 +105,31 @@ class Emitter {
   HostOperand check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
   void emit_linear(const Address& address, bool flags_live);
   void emit_sum(HostRegister to, const Address& address);
-  /// [R11 + R10] into [R10], so that R11 is free.
+
+  // --- emit_stack.cc: accesses near RSP, checked once for a group of them.
+  struct StackUse;
+  struct StackGroup {
+    uint8_t check_before = 0;  // instruction of the block
+    int32_t low = 0;           // bytes it accesses, from RSP there
+    int32_t high = 0;
+  };
+  struct ColdStack {
+    Fixup from;
+    uint64_t retry = 0;
+    int32_t low = 0;
+    int32_t span = 0;
+    const RegionInsn* insn = nullptr;
+  };
+  StackUse stack_use(const x86::Insn& insn, BlockEnd end) const;
+  void plan_stack(const RegionBlock& block);
+  unsigned plan_group(const RegionBlock& block, unsigned start);
+  void place_check(const RegionBlock& block, unsigned start, unsigned first_access, StackGroup group);
+  void emit_stack_check(const RegionInsn& insn, const StackGroup& group);
+  std::optional<HostOperand> stack_operand(const Address& address, unsigned size_bytes);
+  void follow_stack(const RegionBlock& block, unsigned index);
+  void emit_cold_stacks();
+
+  /// A checked operand into [R10], so that R11 is free.
   HostOperand collapse(const HostOperand& operand);
 
   // --- emit_integer.cc
@@ -140,6 +166,17 @@ class Emitter {
   Fragment& fragment_;
   Mode mode_;
 
+  bool plain_;  // kModePlain
+
+  struct {
+    bool active = false;
+    int32_t low = 0;  // what the group's check has proven, from RSP at the check
+    int32_t high = 0;
+    int32_t rsp = 0;  // RSP now, from there
+  } stack_;
+  bool r11_is_stack_ = false;  // R11 holds the stack's addend
+  std::vector<StackGroup> stack_groups_;
+  std::vector<ColdStack> cold_stacks_;
   bool vector_known_ = false;  // the guest's vector registers are live here whatever way led here
   bool x87_known_ = false;
   std::array<uint64_t, kRegionBlocksMax> block_address_{};  // executable; 0: not emitted yet
@@ -167,6 +204,8 @@ size_t scratch(unsigned slot);
 extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kIndirectMask, kInstructions,
     kReturnStackTop;
 size_t indirect_table(unsigned privilege);
+size_t stack_negative_page(unsigned privilege);
+size_t stack_addend(unsigned privilege);
 }  // namespace state
 
 /// Uses of TranslatedState::scratch.

@@ -158,10 +158,20 @@ void Runner::refresh_mode() {
   if (now == mode_) return;
   mode_ = now;
   if (now == kModeInvalid) return;
+  drop_stack_pages();
   reset_return_stack();
   Mode& last = last_mode_[privilege(now)];
   if (last != now) drop_indirect(privilege(now), false);
   last = now;
+}
+
+/// No address is within reach of these, and with such an addend none is the host's.
+void Runner::drop_stack_pages() {
+  constexpr uint64_t kNowhere = uint64_t{1} << 63;
+  for (unsigned i = 0; i < 2; ++i) {
+    state_.stack_negative_page[i] = kNowhere;
+    state_.stack_addend[i] = kNowhere;
+  }
 }
 
 void Runner::remember_indirect(uint64_t rip, uint64_t host) {
@@ -204,7 +214,18 @@ uint64_t Runner::look_up(uint64_t rip) {
   state_.code_pages[privilege(mode_)][rip / kPageSize % TranslatedState::kCodePages] =
       cache_->mapping_number(rip & kPageMask, line->gpa_page);
   const uint64_t host = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode_);
-  return host != 0 ? host : translate(rip, *line);
+  return host != 0 ? host : translate(rip, *line, mode_);
+}
+
+/// The same in kModePlain, for code that was just executing and found its stack in two pages.
+uint64_t Runner::look_up_plain(uint64_t rip) {
+  refresh_mode();
+  if (mode_ == kModeInvalid) return 0;
+  const FetchLine* line = fetch(rip);
+  if (line == nullptr) return 0;
+  const auto mode = static_cast<Mode>(mode_ | kModePlain);
+  const uint64_t host = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode);
+  return host != 0 ? host : translate(rip, *line, mode);
 }
 
 /// Sets the granules, so that later writes are noticed, and says whether the page still holds what was translated from.
@@ -228,7 +249,7 @@ bool Runner::watch(uint64_t gpa_page, uint64_t granules) {
   return true;
 }
 
-uint64_t Runner::translate(uint64_t rip, const FetchLine& found) {
+uint64_t Runner::translate(uint64_t rip, const FetchLine& found, Mode mode) {
   const FetchLine line = found;
   const uint64_t start_ns = now_ns();
   constexpr unsigned kTries = 8;  // another vCPU may be writing the page all the time
@@ -237,7 +258,7 @@ uint64_t Runner::translate(uint64_t rip, const FetchLine& found) {
     if (!cpu_.memory->read(Gpa(line.gpa_page), std::as_writable_bytes(std::span(page_copy_)))) break;
     translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize));
     if (!watch(line.gpa_page, translator_->region().granules)) continue;
-    fragment = translator_->translate(rip & kPageMask, line.gpa_page, line.global, mode_);
+    fragment = translator_->translate(rip & kPageMask, line.gpa_page, line.global, mode);
     break;
   }
   drop_after_removal();
@@ -250,7 +271,7 @@ uint64_t Runner::translate(uint64_t rip, const FetchLine& found) {
     return 0;
   }
   ++cpu_.counters.traces_decoded;
-  return cache_->find(rip, line.gpa_page | (rip % kPageSize), mode_);
+  return cache_->find(rip, line.gpa_page | (rip % kPageSize), mode);
 }
 
 // --- Running it.
@@ -273,6 +294,10 @@ void Runner::enter(uint64_t host) {
   if (reset_return_stack_) {
     thread_->reset_return_stack();
     reset_return_stack_ = false;
+  }
+  if (tlb_drops_ != cpu_.tlb.drops()) {
+    tlb_drops_ = cpu_.tlb.drops();
+    drop_stack_pages();
   }
   thread_->arm_deadline();
   stubs_.runtime.enter(host);
@@ -313,7 +338,7 @@ uint64_t Runner::after_link(uint64_t argument) {
   }
   ++stats_.exits_link;
   const uint64_t generation = cache_->generation();
-  const uint64_t host = look_up(cpu_.rip);
+  const uint64_t host = slot->plain ? look_up_plain(cpu_.rip) : look_up(cpu_.rip);
   if (host != 0 && generation == cache_->generation()) cache_->link(*from, *slot, host, privilege(mode_));
   return must_leave() ? 0 : host;
 }

@@ -73,13 +73,15 @@ class Runner final : public interp::Accelerator {
   void drop_remembered(bool keep_global);
   void drop_indirect(unsigned privilege, bool keep_global);
   void drop_after_removal();
+  void drop_stack_pages();
   void remember_indirect(uint64_t rip, uint64_t host);
   void reset_return_stack() { reset_return_stack_ = true; }
 
   // --- Finding code.
   uint64_t look_up(uint64_t rip);
   const FetchLine* fetch(uint64_t rip);
-  uint64_t translate(uint64_t rip, const FetchLine& line);
+  uint64_t look_up_plain(uint64_t rip);
+  uint64_t translate(uint64_t rip, const FetchLine& line, Mode mode);
   bool watch(uint64_t gpa_page, uint64_t granules);
 
   // --- Running it.
@@ -104,6 +106,7 @@ class Runner final : public interp::Accelerator {
   Mode mode_ = kModeInvalid;
   std::array<Mode, 2> last_mode_{kModeInvalid, kModeInvalid};  // by privilege: whose code `indirect` names
   bool reset_return_stack_ = true;
+  uint64_t tlb_drops_ = ~uint64_t{0};  // SoftTlb::drops() that the stack pages belong to
   uint64_t generation_ = 0;  // of the cache, that everything remembered belongs to
   uint64_t local_stamp_ = 1;
   uint64_t global_stamp_ = 1;

@@ -70,6 +70,7 @@ class StubMaker {
     for (unsigned mode = 0; mode < interp::kTlbModes; ++mode) {
       for (unsigned write = 0; write < 2; ++write) make_fill(stubs, mode, write);
     }
+    make_fill_stack(stubs);
     stubs.load_vector = begin();
     load_vector();
     asm_.ret();
@@ -257,6 +258,31 @@ class StubMaker {
     load(kVolatile);
     load_flags_and_rax();
     asm_.ret();
+  }
+
+  void make_fill_stack(Stubs& stubs) {
+    stubs.fill_stack = begin();
+    save_rax_and_flags();
+    save(kVolatile);
+    asm_.store(kReturnStack, kHostRsp);
+    asm_.mov(kHostRsp, kEngineStack);
+    asm_.mov_immediate(kHostRdi, cpu_);
+    asm_.mov(kHostRsi, HostOperand::r(kHostR10));
+    asm_.mov(kHostRdx, HostOperand::r(kHostR11));
+    asm_.mov_immediate(kHostRax, reinterpret_cast<uint64_t>(&tenon_stack_fill));
+    asm_.call_indirect(HostOperand::r(kHostRax));
+    asm_.mov(kHostRsp, kReturnStack);
+    asm_.encode({.opcode = 0x84, .has_modrm = true, .reg = kHostRax, .rm = HostOperand::r(kHostRax)});  // test al, al
+    const Fixup none = asm_.jcc_short_forward(kEqual);
+    load(kVolatile);
+    load_flags_and_rax();
+    asm_.ret();
+    asm_.bind_short(none);
+    load(kVolatile);
+    load_flags_and_rax();
+    asm_.pop(kHostR10);
+    asm_.lea(kHostR10, HostOperand::at(kHostR10, 5));
+    asm_.jmp_indirect(HostOperand::r(kHostR10));
   }
 
   Assembler& asm_;

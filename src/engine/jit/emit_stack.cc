@@ -1,0 +1,246 @@
+// Accesses to the guest's stack: one check of the page for all of a block's, where it can be.
+//
+// Most memory accesses of compiled code are at known distances from RSP, and most of them lie where flags live, where a
+// soft-TLB check is dear. So the block is looked through first: a run of accesses whose distance from RSP at one point
+// is known becomes a group, and one check there, if possible where flags are dead, proves that [lowest, highest) lies
+// in the page of the stack's one-entry TLB (TranslatedState::stack_*), which may be written. The accesses then take its
+// addend and nothing else. Where the group does not lie in one writable page, control goes to the same code translated
+// without groups (kModePlain).
+//
+// That a translation is used for the rest of a block without being looked up again is what a processor's TLB does, too.
+// But nothing in a group may rely on it after C++ ran that could have dropped it: an interpreted instruction ends the
+// group, and code inside a group is not resumed.
+#include <algorithm>
+#include <optional>
+
+#include "engine/jit/emitter.hh"
+#include "engine/jit/gpr_operands.hh"
+#include "engine/x86/decode_table.hh"
+
+namespace tenon::jit {
+
+namespace {
+
+using x86::Insn;
+using x86::Op;
+using x86::Operand;
+
+constexpr int32_t kSpanMax = 2048;  // the more, the likelier it crosses into another page
+
+bool is_plain_same(EmitKind kind) {
+  switch (kind) {
+    case EmitKind::kSame:
+    case EmitKind::kVector:
+    case EmitKind::kX87:
+    case EmitKind::kVectorX87:
+    case EmitKind::kNothing:
+    case EmitKind::kLea: return true;
+    default: return false;
+  }
+}
+
+/// [RSP + displacement], with nothing that is not known here.
+bool is_stack_operand(const Insn& insn) {
+  return insn.is_memory && insn.base == x86::kRsp && insn.index == x86::kNoRegister && insn.address_size == 8 &&
+         insn.segment < x86::kFs && x86::memory_operand_size(insn) != 0;
+}
+
+bool writes_rsp(const Insn& insn) {
+  if ((insn.row->gpr_written >> x86::kRsp & 1) != 0) return true;
+  const GprOperands gprs = gpr_operands(insn);
+  return std::any_of(gprs.list, gprs.list + gprs.count,
+                     [](const GprOperand& gpr) { return gpr.written && gpr.guest == x86::kRsp; });
+}
+
+/// By how much an instruction that may write RSP moves it; nothing if that is not known.
+std::optional<int32_t> constant_change(const Insn& insn) {
+  const bool immediate = insn.row->operands[1] == Operand::kIz || insn.row->operands[1] == Operand::kIbs;
+  const bool to_rsp = !insn.is_memory && insn.rm == x86::kRsp && insn.operand_size == 8;
+  const auto amount = static_cast<int32_t>(insn.immediate);
+  constexpr int32_t kLarge = 1 << 20;
+  if (amount > kLarge || amount < -kLarge) return std::nullopt;
+  if (insn.row->op == Op::kAdd && immediate && to_rsp) return amount;
+  if (insn.row->op == Op::kSub && immediate && to_rsp) return -amount;
+  const bool lea = insn.row->op == Op::kLea && insn.reg == x86::kRsp && insn.base == x86::kRsp &&
+                   insn.index == x86::kNoRegister && insn.address_size == 8 && insn.operand_size == 8;
+  if (lea && insn.displacement <= kLarge && insn.displacement >= -kLarge) return insn.displacement;
+  return std::nullopt;
+}
+
+}  // namespace
+
+/// What one instruction does with the stack; offsets from RSP before it.
+struct Emitter::StackUse {
+  bool ends_group = false;  // RSP is not known after it, or C++ may run in it
+  int32_t change = 0;
+  unsigned count = 0;
+  struct {
+    int32_t offset;
+    int32_t size_bytes;
+  } accesses[2] = {};
+
+  void access(int32_t offset, unsigned size_bytes) {
+    accesses[count++] = {offset, static_cast<int32_t>(size_bytes)};
+  }
+};
+
+Emitter::StackUse Emitter::stack_use(const Insn& insn, BlockEnd end) const {
+  StackUse use;
+  const EmitKind kind = emit_kind(insn);
+  const bool near64 = insn.operand_size == 8;
+  if (!is_allowed(insn, kind)) {
+    use.ends_group = true;
+    return use;
+  }
+  if (is_stack_operand(insn) && kind != EmitKind::kLea) use.access(insn.displacement, x86::memory_operand_size(insn));
+  if (is_plain_same(kind)) {
+    if (!writes_rsp(insn)) return use;
+    const std::optional<int32_t> change = constant_change(insn);
+    use.ends_group = !change;
+    use.change = change.value_or(0);
+  } else if (kind == EmitKind::kPush && near64) {
+    use.access(-8, 8);
+    use.change = -8;
+  } else if (kind == EmitKind::kPop && near64 && !insn.is_memory) {
+    const unsigned guest = insn.row->operands[0] == Operand::kZv ? insn.reg : insn.rm;
+    use.access(0, 8);
+    use.change = 8;
+    use.ends_group = guest == x86::kRsp;
+  } else if ((end == BlockEnd::kCall || end == BlockEnd::kIndirectCall) && near64) {
+    use.access(-8, 8);
+  } else if (end == BlockEnd::kReturn && near64) {
+    use.access(0, 8);
+  } else if (kind != EmitKind::kBranch) {
+    use.ends_group = true;
+  }
+  return use;
+}
+
+/// Finds the groups of a block. Their checks stand before RegionInsns, in order.
+void Emitter::plan_stack(const RegionBlock& block) {
+  stack_groups_.clear();
+  stack_ = {};
+  if (plain_) return;
+  for (unsigned start = 0; start < block.count;) start = plan_group(block, start);
+}
+
+/// One group from instruction `start` of the block on; returns where to look for the next.
+unsigned Emitter::plan_group(const RegionBlock& block, unsigned start) {
+  StackGroup group;
+  bool any = false;
+  unsigned first_access = 0;
+  int32_t rsp = 0;  // from where it was at `start`
+  unsigned i = start;
+  for (; i < block.count; ++i) {
+    const bool last = i + 1u == block.count;
+    const StackUse use = stack_use(region_.insns[block.first + i].insn, last ? block.end : BlockEnd::kFallThrough);
+    int32_t low = any ? group.low : rsp;
+    int32_t high = any ? group.high : rsp;
+    for (unsigned j = 0; j < use.count; ++j) {
+      const int32_t at = rsp + use.accesses[j].offset;
+      const bool first = !any && j == 0;
+      low = first ? at : std::min(low, at);
+      high = first ? at + use.accesses[j].size_bytes : std::max(high, at + use.accesses[j].size_bytes);
+    }
+    if (high - low > kSpanMax) break;
+    if (use.count != 0) {
+      if (!any) first_access = i;
+      any = true;
+      group.low = low;
+      group.high = high;
+    }
+    rsp += use.change;
+    if (use.ends_group) {
+      ++i;
+      break;
+    }
+  }
+  if (any) place_check(block, start, first_access, group);
+  return std::max(i, start + 1);
+}
+
+/// The check goes before the first access, or farther up where flags are dead.
+void Emitter::place_check(const RegionBlock& block, unsigned start, unsigned first_access, StackGroup group) {
+  unsigned at = first_access;
+  while (at > start && region_.insns[block.first + at].live_before != 0) --at;
+  if (region_.insns[block.first + at].live_before != 0) at = first_access;
+  int32_t rsp = 0;
+  for (unsigned i = start; i < at; ++i) rsp += stack_use(region_.insns[block.first + i].insn, BlockEnd::kFallThrough).change;
+  group.check_before = static_cast<uint8_t>(at);
+  group.low -= rsp;
+  group.high -= rsp;
+  stack_groups_.push_back(group);
+}
+
+/// Proves that the group's bytes lie in the stack's page, or goes on in code that does without.
+void Emitter::emit_stack_check(const RegionInsn& insn, const StackGroup& group) {
+  const unsigned side = privilege(mode_);
+  const HostOperand negative_page = HostOperand::state(state::stack_negative_page(side));
+  const HostOperand lowest = HostOperand::at(kHostR9, group.low);
+  const int32_t span = group.high - group.low;
+  ColdStack cold{.from = {}, .retry = asm_.address(), .low = group.low, .span = span, .insn = &insn};
+  r11_is_stack_ = false;
+  if (insn.live_before == 0) {
+    if (group.low == 0) {
+      asm_.mov(kHostR10, HostOperand::r(kHostR9));
+    } else {
+      asm_.lea(kHostR10, lowest);
+    }
+    asm_.add(kHostR10, negative_page);
+    asm_.cmp_immediate(HostOperand::r(kHostR10), static_cast<int32_t>(kPageSize) - span);
+    cold.from = asm_.jcc_forward(kAbove);
+  } else {
+    // R10 = offset in the page; its page bits and those of the last byte's offset must all be 0.
+    asm_.mov(kHostR10, negative_page);
+    asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostR9, 0, group.low));
+    asm_.mov(kHostR11, HostOperand::state(state::kPageNumberMask));
+    asm_.store(HostOperand::state(state::scratch(kScratchRcx)), kHostRcx);
+    asm_.lea(kHostRcx, HostOperand::at(kHostR10, span - 1));
+    asm_.pext(kHostR10, kHostR10, HostOperand::r(kHostR11));
+    asm_.pext(kHostRcx, kHostRcx, HostOperand::r(kHostR11));
+    asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0));
+    const Fixup hit = asm_.jrcxz_forward();
+    asm_.mov(kHostRcx, HostOperand::state(state::scratch(kScratchRcx)));
+    cold.from = asm_.jmp_forward();
+    asm_.bind_short(hit);
+    asm_.mov(kHostRcx, HostOperand::state(state::scratch(kScratchRcx)));
+  }
+  cold_stacks_.push_back(cold);
+  stack_ = {.active = true, .low = group.low, .high = group.high, .rsp = 0};
+}
+
+/// The operand where the active group has proven [RSP + displacement, + size); nothing where it has not.
+std::optional<HostOperand> Emitter::stack_operand(const Address& address, unsigned size_bytes) {
+  const bool plain = address.base == x86::kRsp && address.index == x86::kNoRegister && !address.narrow &&
+                     address.segment_base == 0 && !address.constant;
+  if (!stack_.active || !plain) return std::nullopt;
+  const int64_t at = int64_t{stack_.rsp} + address.displacement;
+  if (at < stack_.low || at + size_bytes > stack_.high) return std::nullopt;
+  if (!r11_is_stack_) asm_.mov(kHostR11, HostOperand::state(state::stack_addend(privilege(mode_))));
+  r11_is_stack_ = true;
+  return HostOperand::at(kHostR11, kHostR9, 0, address.displacement);
+}
+
+/// After an instruction of the block.
+void Emitter::follow_stack(const RegionBlock& block, unsigned index) {
+  if (!stack_.active) return;
+  const bool last = index + 1u == block.count;
+  const StackUse use = stack_use(region_.insns[block.first + index].insn, last ? block.end : BlockEnd::kFallThrough);
+  stack_.rsp += use.change;
+  if (use.ends_group) stack_.active = false;
+}
+
+void Emitter::emit_cold_stacks() {
+  for (const ColdStack& cold : cold_stacks_) {
+    asm_.bind(cold.from);
+    side_entry(cold.insn->offset, false);
+    asm_.lea(kHostR10, HostOperand::at(kHostR9, cold.low));
+    asm_.mov_immediate(kHostR11, static_cast<uint64_t>(cold.span));
+    asm_.call(stubs_.runtime.fill_stack);
+    const Fixup retry = asm_.jmp_forward();  // 5 bytes: the stub returns behind it where there is no such page
+    asm_.bind(retry, cold.retry);
+    cold_exits_.push_back({.from = asm_.jmp_forward(), .target_rip = rip_of(cold.insn->offset), .plain = true});
+  }
+}
+
+}  // namespace tenon::jit
