@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/check.hh"
@@ -239,13 +240,23 @@ bool Runner::watch(uint64_t gpa_page, uint64_t granules) {
     // Another vCPU may be giving the page up as data just now: it clears the granules first.
   } while ((page->granules.load(std::memory_order_seq_cst) & granules) != granules);
   versions_.try_emplace(gpa_page, version);
-  std::array<uint8_t, kPageSize> now;
-  if (!cpu_.memory->read(Gpa(gpa_page), std::as_writable_bytes(std::span(now)))) return false;
-  for (unsigned i = 0; i < 64; ++i) {
-    const size_t at = i * CodeWatch::kGranuleSize;
-    if ((granules >> i & 1) == 0) continue;
-    if (std::memcmp(&now[at], &page_copy_[at], CodeWatch::kGranuleSize) != 0) return false;
+  const std::byte* now = cpu_.memory->host_address(Gpa(gpa_page), kPageSize);
+  if (now == nullptr) return false;
+  for (; granules != 0; granules &= granules - 1) {
+    const size_t at = static_cast<size_t>(std::countr_zero(granules)) * CodeWatch::kGranuleSize;
+    std::array<uint8_t, CodeWatch::kGranuleSize> granule;
+    interp::copy_host(granule.data(), now + at, granule.size());
+    if (std::memcmp(granule.data(), &page_copy_[at], granule.size()) != 0) return false;
   }
+  return true;
+}
+
+/// Copies the page that is to be translated from; what was copied last serves again until watch() finds it changed.
+bool Runner::copy_page(uint64_t gpa_page) {
+  const std::byte* host = cpu_.memory->host_address(Gpa(gpa_page), kPageSize);
+  if (host == nullptr) return false;
+  interp::copy_host(page_copy_.data(), host, kPageSize);
+  copied_page_ = gpa_page;
   return true;
 }
 
@@ -255,9 +266,12 @@ uint64_t Runner::translate(uint64_t rip, const FetchLine& found, Mode mode) {
   constexpr unsigned kTries = 8;  // another vCPU may be writing the page all the time
   Fragment* fragment = nullptr;
   for (unsigned i = 0; i < kTries; ++i) {
-    if (!cpu_.memory->read(Gpa(line.gpa_page), std::as_writable_bytes(std::span(page_copy_)))) break;
+    if (copied_page_ != line.gpa_page && !copy_page(line.gpa_page)) break;
     translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize));
-    if (!watch(line.gpa_page, translator_->region().granules)) continue;
+    if (!watch(line.gpa_page, translator_->region().granules)) {
+      copied_page_ = kNoPage;
+      continue;
+    }
     fragment = translator_->translate(rip & kPageMask, line.gpa_page, line.global, mode);
     break;
   }

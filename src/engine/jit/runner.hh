@@ -56,6 +56,7 @@ class Runner final : public interp::Accelerator {
 
   static constexpr unsigned kFetchLines = 256;
   static constexpr unsigned kSeenBits = 4096;
+  static constexpr uint64_t kNoPage = ~uint64_t{0};
 
   /// Translation of one page of code for one privilege; holds while `stamp` is the current one of its kind.
   struct FetchLine {
@@ -83,6 +84,7 @@ class Runner final : public interp::Accelerator {
   uint64_t look_up_plain(uint64_t rip);
   uint64_t translate(uint64_t rip, const FetchLine& line, Mode mode);
   bool watch(uint64_t gpa_page, uint64_t granules);
+  bool copy_page(uint64_t gpa_page);
 
   // --- Running it.
   void enter(uint64_t host);
@@ -118,6 +120,7 @@ class Runner final : public interp::Accelerator {
   std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
   /// The page translated last, as find_region wants it.
   std::array<uint8_t, kPageSize> page_copy_;
+  uint64_t copied_page_ = kNoPage;
 
   TranslationStats stats_;  // without what the cache counts
   std::array<std::atomic<uint64_t>, kCounters> published_{};
