@@ -15,7 +15,7 @@ std::string memory_text(uint64_t size_bytes) {
   return fmt::format("{} MiB", size_bytes / kMiB);
 }
 
-double rounded(double seconds) { return static_cast<double>(static_cast<int64_t>(seconds * 1000 + 0.5)) / 1000; }
+double rounded(double number) { return static_cast<double>(static_cast<int64_t>(number * 1000 + 0.5)) / 1000; }
 
 /// Guest text may be no UTF-8; JSON must be.
 std::string dump(const nlohmann::json& event) {
@@ -74,8 +74,13 @@ void Announcer::stats(std::string_view subject, const std::vector<Counter>& coun
   nlohmann::json event = {{"event", "stats"}, {"subject", subject}};
   std::string text = fmt::format("tenon: {}:", subject);
   for (const Counter& counter : counters) {
-    event[std::string(counter.name)] = counter.value;
-    text += fmt::format(" {} {}", counter.name, counter.value);
+    if (const double* number = std::get_if<double>(&counter.value)) {
+      event[std::string(counter.name)] = rounded(*number);
+      text += fmt::format(" {} {:.2f}", counter.name, *number);
+    } else {
+      event[std::string(counter.name)] = std::get<uint64_t>(counter.value);
+      text += fmt::format(" {} {}", counter.name, std::get<uint64_t>(counter.value));
+    }
   }
   print(style_ == Style::kJson ? dump(event) : text);
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 namespace tenon {
@@ -37,9 +38,10 @@ class Announcer {
   /// Also in kSilent: whoever asked must learn why there is no result. `console` are the guest's last lines.
   void error(std::string_view message, const std::vector<std::string>& console = {}) const;
   /// One line of `--stats`: counters of `subject` by name.
+  using Value = std::variant<uint64_t, double>;
   struct Counter {
     std::string_view name;
-    uint64_t value;
+    Value value;
   };
   void stats(std::string_view subject, const std::vector<Counter>& counters) const;
 

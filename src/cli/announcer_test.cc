@@ -48,7 +48,7 @@ TEST(Announcer, EveryEventIsOneLineOfJson) {
     a.ready("shell", 1.23456);
     a.hint("not for programs");
     a.error("guest said \xFF\"", {"\xC3"});  // no valid UTF-8
-    a.stats("vcpu0", {{"halts", 3}});
+    a.stats("vcpu0", {{"halts", uint64_t{3}}, {"expansion", 4.5}});
     a.exited(7, 2);
   });
   std::vector<nlohmann::json> events;
@@ -60,6 +60,7 @@ TEST(Announcer, EveryEventIsOneLineOfJson) {
   EXPECT_EQ(events[1]["seconds"], 1.235);
   EXPECT_EQ(events[2]["event"], "error");
   EXPECT_EQ(events[3]["halts"], 3);
+  EXPECT_EQ(events[3]["expansion"], 4.5);
   EXPECT_EQ(events[4]["status"], 7);
 }
 

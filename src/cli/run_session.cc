@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "cli/exit_status.hh"
+#include "cli/run_statistics.hh"
 #include "host/signals.hh"
 
 namespace tenon {
@@ -63,7 +64,7 @@ Result<int> RunSession::run(const BootFiles& files) {
   create_stdin();
   announce_start();
   TRY(attach_terminal());
-  TRY(machine_->start());
+  TRY(start_machine());
   read_more_stdin();
   TRY(loop_->run());
   raw_mode_.reset();
@@ -75,8 +76,8 @@ Result<int> RunSession::run(const BootFiles& files) {
 
 Result<void> RunSession::create_loop() {
   loop_ = TRY(EventLoop::create());
-  constexpr std::array kSignals = {signals::kInterrupt, signals::kTerminate, signals::kHangUp, signals::kWindowChanged,
-                                   signals::kStopFromTerminal};
+  constexpr std::array kSignals = {signals::kInterrupt,     signals::kTerminate,        signals::kHangUp,
+                                   signals::kWindowChanged, signals::kStopFromTerminal, signals::kReport};
   TRY(loop_->watch_signals(kSignals, [this](int number) { signal_received(number); }));
   early_death_ = TRY(Deadline::create(*loop_, [this] { fail_run("the guest's kernel died early"); }));
   grace_ = TRY(Deadline::create(*loop_, [this] { end_machine(exit_status::kSignalBase + ending_signal_); }));
@@ -117,6 +118,11 @@ Result<void> RunSession::create_machine(const std::string& engine) {
   GuestSession::Client& client = *this;  // a private base, which optional could not convert to
   guest_.emplace(client, [this](std::span<const uint8_t> bytes) { control_feeder_->push(bytes); });
   return {};
+}
+
+Result<void> RunSession::start_machine() {
+  machine_started_at_ = std::chrono::steady_clock::now();
+  return machine_->start();
 }
 
 Result<void> RunSession::attach_terminal() {
@@ -289,6 +295,7 @@ void RunSession::guest_exited(ExitKind kind, uint32_t value) {
 void RunSession::signal_received(int number) {
   if (number == signals::kWindowChanged) return window_changed();
   if (number == signals::kStopFromTerminal) return suspend();
+  if (number == signals::kReport) return report();
   if (machine_over_) return loop_->stop();  // somebody does not read our output, and the user does not want to wait
   if (ending_signal_ != 0 || !command_runs_) return end_machine(exit_status::kSignalBase + number);
   ending_signal_ = number;
@@ -342,8 +349,19 @@ void RunSession::reboot() {
   shows_console_ = shows_boot();
   command_runs_ = false;
   Result<void> started = create_machine(engine);
-  if (started) started = machine_->start();
+  if (started) started = start_machine();
   if (!started) fail_run(started.error().message());
+}
+
+void RunSession::take_stats() {
+  stats_ = machine_->stats();
+  machine_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - machine_started_at_).count();
+}
+
+/// SIGUSR1: the counters as they are.
+void RunSession::report() {
+  if (!machine_over_ && machine_ != nullptr) take_stats();
+  print_stats();
 }
 
 /// Ends all threads of the machine, and keeps what is to be told about them.
@@ -351,7 +369,7 @@ void RunSession::stop_machine() {
   machine_over_ = true;
   grace_->arm(0);
   if (machine_ == nullptr) return;
-  stats_ = machine_->stats();
+  take_stats();
   machine_->stop();
 }
 
@@ -377,20 +395,8 @@ double RunSession::seconds_since_start() const {
 }
 
 void RunSession::print_stats() const {
-  announcer_.stats("board", {{"unclaimed_port_accesses", stats_.unclaimed_port_accesses},
-                             {"unclaimed_mmio_accesses", stats_.unclaimed_mmio_accesses},
-                             {"resets", stats_.resets}});
-  for (size_t i = 0; i < stats_.vcpus.size(); ++i) {
-    const VcpuStats& vcpu = stats_.vcpus[i];
-    announcer_.stats(fmt::format("vcpu{}", i), {{"instructions", vcpu.instructions},
-                                                {"port_accesses", vcpu.port_accesses},
-                                                {"mmio_accesses", vcpu.mmio_accesses},
-                                                {"interrupts", vcpu.interrupts},
-                                                {"halts", vcpu.halts},
-                                                {"tlb_misses", vcpu.tlb_misses},
-                                                {"tlb_walks", vcpu.tlb_walks},
-                                                {"traces_decoded", vcpu.traces_decoded}});
-  }
+  for (const StatisticsLine& line : statistics_lines(stats_, machine_seconds_))
+    announcer_.stats(line.subject, line.counters);
 }
 
 }  // namespace tenon

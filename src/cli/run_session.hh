@@ -50,6 +50,7 @@ class RunSession final : private GuestSession::Client {
   // Building up, in this order.
   Result<void> create_loop();
   Result<void> create_machine(const std::string& engine);
+  Result<void> start_machine();
   Result<void> attach_terminal();
   Result<void> create_outputs();
   void create_stdin();
@@ -90,6 +91,8 @@ class RunSession final : private GuestSession::Client {
   void end_machine(int status);
   void fail_run(const std::string& message);
   void stop_loop_when_done();
+  void take_stats();
+  void report();
   void print_stats() const;
   double seconds_since_start() const;
   /// Whether a person at the console sees it from the first byte, or from where our init starts the shell.
@@ -118,7 +121,9 @@ class RunSession final : private GuestSession::Client {
   std::unique_ptr<RawMode> raw_mode_;
   std::vector<uint8_t> drained_;
   ConsoleTail console_tail_;
+  std::chrono::steady_clock::time_point machine_started_at_;
   MachineStats stats_;  // as of the machine's end
+  double machine_seconds_ = 0;
 
   std::optional<int> status_;  // known: nothing that happens later changes it
   bool command_runs_ = false;  // between guest_started() and guest_exited()

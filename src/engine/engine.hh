@@ -112,6 +112,8 @@ struct TranslationStats {
   uint64_t exits_slow_access = 0;  // for an access that the soft TLB cannot answer: MMIO, page crossing, code, fault
   uint64_t exits_host_fault = 0;   // at a fault of the host's own instruction
   uint64_t look_ups = 0;           // of code by its address
+
+  TranslationStats& operator+=(const TranslationStats& other);
 };
 
 struct OperationCount {

@@ -10,6 +10,7 @@ constexpr int kInterrupt = SIGINT;
 constexpr int kTerminate = SIGTERM;
 constexpr int kStopFromTerminal = SIGTSTP;
 constexpr int kWindowChanged = SIGWINCH;
+constexpr int kReport = SIGUSR1;  // print the counters of the running machine
 
 /// A write to a pipe that nobody reads is an error here, not the end of the process.
 inline void ignore_broken_pipes() { ::signal(SIGPIPE, SIG_IGN); }
