@@ -62,6 +62,7 @@ struct LinkSlot {
   uint32_t rel32_offset = 0;  // of the branch's rel32 in the fragment; must not be touched by two slots
   uint32_t stub_offset = 0;   // of the cold stub `call exit_link`; its return address (+ 5) names the slot
   bool is_poll = false;  // not a link: leaves so that the run loop looks at what is pending, then goes on at target_rip
+  bool is_guard = false;  // leaves because the second page of its one instruction is not mapped as it was (runner_crossing.cc)
   bool plain = false;  // goes to the same code in kModePlain (mode.hh)
 };
 
@@ -83,9 +84,13 @@ struct InterpretSite {
   void set_steps(std::span<const interp::Step> from);
 };
 
+/// Fragment::second_gpa_page of all but crossing instructions.
+constexpr uint64_t kNoSecondPage = ~uint64_t{0};
+
 struct Fragment {
   uint64_t linear_page = 0;  // of all its RIPs
   uint64_t gpa_page = 0;
+  uint64_t second_gpa_page = kNoSecondPage;  // where its one instruction goes on
   Mode mode = 0;
   bool global = false;    // its mapping survives CR3 loads
   uint64_t granules = 0;  // of the page, that it was made from

@@ -47,6 +47,11 @@ size_t indirect_table(unsigned privilege) {
          privilege * sizeof(interp::IndirectEntry) * interp::TranslatedState::kIndirectEntries;
 }
 
+size_t code_page(unsigned privilege, uint64_t linear) {
+  constexpr size_t kPages = interp::TranslatedState::kCodePages;
+  return in_translated(offsetof(interp::TranslatedState, code_pages)) +
+         (privilege * kPages + linear / kPageSize % kPages) * sizeof(uint32_t);
+}
 size_t stack_negative_page(unsigned privilege) {
   return in_translated(offsetof(interp::TranslatedState, stack_negative_page)) + privilege * sizeof(uint64_t);
 }
@@ -57,7 +62,7 @@ size_t stack_addend(unsigned privilege) {
 }  // namespace state
 
 Emitter::Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const TranslatorOptions& options,
-                 Assembler& assembler, const Region& region, Fragment& fragment)
+                 Assembler& assembler, const Region& region, Fragment& fragment, uint32_t second_mapping)
     : cpu_(cpu),
       stubs_(stubs),
       options_(options),
@@ -65,7 +70,8 @@ Emitter::Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const Translato
       region_(region),
       fragment_(fragment),
       mode_(fragment.mode & static_cast<Mode>(~kModePlain)),
-      plain_((fragment.mode & kModePlain) != 0) {}
+      plain_((fragment.mode & kModePlain) != 0),
+      second_mapping_(second_mapping) {}
 
 void Emitter::run() {
   for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
@@ -83,6 +89,7 @@ void Emitter::emit_block(unsigned index) {
   const uint64_t start_rip = rip_of(block.start_offset);
   if (block.count != 0) fragment_.entries.push_back({start_rip, static_cast<uint32_t>(asm_.offset())});
   side_entry(block.start_offset, true);
+  if (second_mapping_ != 0) guard_second_page();
   if (block.loop_head) poll(start_rip, block.live_in != 0);
   if (options_.count_instructions) count_block(block);
   size_t group = 0;
@@ -106,6 +113,20 @@ void Emitter::emit_block(unsigned index) {
 
 void Emitter::side_entry(uint16_t guest_offset, bool resumable) {
   fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable && !stack_.active});
+}
+
+/// Keeps flags: RCX = 0 where the mapping is the one translated from.
+void Emitter::guard_second_page() {
+  const uint64_t second_page = fragment_.linear_page + kPageSize;
+  asm_.mov(kHostR10, HostOperand::state(state::code_page(privilege(mode_), second_page)), false);
+  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
+  asm_.lea(kHostRcx, HostOperand::at(kHostR10, -static_cast<int32_t>(second_mapping_)));
+  const Fixup same = asm_.jrcxz_forward();
+  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
+  cold_exits_.push_back(
+      {.from = asm_.jmp_forward(), .target_rip = rip_of(region_.blocks[0].start_offset), .is_guard = true});
+  asm_.bind_short(same);
+  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
 }
 
 void Emitter::count_block(const RegionBlock& block) {
@@ -240,6 +261,7 @@ void Emitter::emit_cold_exits() {
                                .rel32_offset = exit.from.at,
                                .stub_offset = static_cast<uint32_t>(asm_.offset()),
                                .is_poll = exit.is_poll,
+                               .is_guard = exit.is_guard,
                                .plain = exit.plain});
     asm_.call(stubs_.runtime.exit_link);
   }

@@ -25,7 +25,7 @@ namespace tenon::jit {
 class Emitter {
  public:
   Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const TranslatorOptions& options, Assembler& assembler,
-          const Region& region, Fragment& fragment);
+          const Region& region, Fragment& fragment, uint32_t second_mapping);
 
   /// Emits the region into the assembler's buffer and fills in the fragment's entries, slots, side table and sites.
   void run();
@@ -48,6 +48,7 @@ class Emitter {
     Fixup from;  // becomes the slot's rel32
     uint64_t target_rip = 0;
     bool is_poll = false;
+    bool is_guard = false;
     bool plain = false;  // to code without stack groups
   };
   struct ColdPollExit {  // a conditional branch backward out of the region: polls, then leaves
@@ -73,6 +74,7 @@ class Emitter {
   void emit_cold_fills();
   void emit_cold_misses();
   void emit_cold_exits();
+  void guard_second_page();
   void count_block(const RegionBlock& block);
   void side_entry(uint16_t guest_offset, bool resumable);
   void need_vector(const RegionInsn& insn);
@@ -166,7 +168,8 @@ class Emitter {
   Fragment& fragment_;
   Mode mode_;
 
-  bool plain_;  // kModePlain
+  bool plain_;               // kModePlain
+  uint32_t second_mapping_;  // number that a crossing instruction's second page must have; 0: it does not cross
 
   struct {
     bool active = false;
@@ -204,6 +207,7 @@ size_t scratch(unsigned slot);
 extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kIndirectMask, kInstructions,
     kReturnStackTop;
 size_t indirect_table(unsigned privilege);
+size_t code_page(unsigned privilege, uint64_t linear);
 size_t stack_negative_page(unsigned privilege);
 size_t stack_addend(unsigned privilege);
 }  // namespace state

@@ -1,6 +1,7 @@
 #include "engine/jit/jit_engine.hh"
 
 #include "engine/interp/interp_vcpu.hh"
+#include "engine/jit/fault_injection.hh"
 #include "engine/jit/runner.hh"
 #include "engine/x86/cpuid.hh"
 
@@ -8,15 +9,18 @@ namespace tenon {
 
 namespace {
 
+constexpr uint64_t kSeedStep = 1000003;  // so that vCPUs draw different faults
+
 class JitVcpu final : public Vcpu {
  public:
   JitVcpu(const VcpuConfig& config, GuestMemory& memory, Clock& clock, interp::Safepoint& safepoint)
       : interpreter_(config, memory, clock, safepoint) {}
   ~JitVcpu() override { interpreter_.set_accelerator(nullptr); }
 
-  Result<void> prepare(const jit::RunnerOptions& options) {
+  Result<void> prepare(const jit::RunnerOptions& options, std::optional<uint64_t> fault_seed) {
     TRY(interpreter_.prepare());
     runner_ = TRY(jit::Runner::create(interpreter_.cpu(), options));
+    if (fault_seed) runner_->start_fault_injection(*fault_seed + number(interpreter_.cpu().id) * kSeedStep);
     interpreter_.set_accelerator(runner_.get());
     return {};
   }
@@ -47,6 +51,15 @@ class JitEngine final : public Engine {
     options_.cache_bytes = options.cache_bytes;
     options_.translator.strict_flags = options.strict_flags;
     options_.translator.count_instructions = options.count_instructions;
+    if (options.fault_injection) inject_faults(*options.fault_injection);
+  }
+
+  void inject_faults(uint64_t seed) {
+    fault_seed_ = seed;
+    const jit::FaultInjection::Shape shape = jit::FaultInjection::shape(seed);
+    options_.cache_bytes = shape.cache_bytes;
+    options_.translator.strict_flags |= shape.strict_flags;
+    if (shape.insns_max != 0) options_.translator.insns_max = shape.insns_max;
   }
 
   std::string_view name() const override { return "jit"; }
@@ -64,12 +77,13 @@ class JitEngine final : public Engine {
     if (config.signal == nullptr)
       return fail(ErrorCode::kInvalidArgument, "create_vcpu without a VcpuSignal: give one");
     auto vcpu = std::make_unique<JitVcpu>(config, *memory_, *clock_, safepoint_);
-    TRY(vcpu->prepare(options_));
+    TRY(vcpu->prepare(options_, fault_seed_));
     return vcpu;
   }
 
  private:
   jit::RunnerOptions options_;
+  std::optional<uint64_t> fault_seed_;
   GuestMemory* memory_ = nullptr;
   Clock* clock_ = nullptr;
   interp::Safepoint safepoint_;  // outlives the vCPUs: they are destroyed before their engine

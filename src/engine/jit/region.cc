@@ -475,4 +475,23 @@ void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, con
   Liveness(page, out).run();
 }
 
+void make_single_region(const Insn& insn, unsigned offset, Region& out) {
+  out.insn_count = 1;
+  out.block_count = 1;
+  out.granules = uint64_t{1} << (kPageSize / kGranuleSize - 1);
+  RegionInsn& single = out.insns[0];
+  single.insn = insn;
+  single.offset = static_cast<uint16_t>(offset);
+  single.live_before = effect_of(insn).live_before(kAllFlags);
+  single.live_after = kAllFlags;
+  RegionBlock& block = out.blocks[0];
+  block = {};
+  block.count = 1;
+  block.end = ends_block(insn) ? end_of(insn) : BlockEnd::kFallThrough;
+  block.start_offset = static_cast<uint16_t>(offset);
+  block.end_offset = static_cast<uint16_t>(offset + insn.length);
+  if (has_target(block.end)) block.taken_offset = block.end_offset + insn.immediate;
+  block.live_in = single.live_before;
+}
+
 }  // namespace tenon::jit

@@ -76,6 +76,10 @@ struct RegionOptions {
 /// overlap. About 1 to 3 microseconds; no allocation. Any thread.
 void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, const RegionOptions& options, Region& out);
 
+/// The region of one instruction that starts at `offset` of its page and goes on in the next: one block, flags live
+/// after it. Granules: the last one of its first page.
+void make_single_region(const x86::Insn& insn, unsigned offset, Region& out);
+
 /// Arithmetic flags (kArithmeticFlags bits) that `insn` may read, and those it certainly overwrites (defined or
 /// undefined, but independent of their old value). Shifts by CL and REP compares keep flags when the count is 0: no
 /// kill.

@@ -10,6 +10,7 @@
 #include "engine/interp/cpu_inline.hh"
 #include "engine/interp/trace_cache.hh"
 #include "engine/jit/emitter.hh"
+#include "engine/jit/fault_injection.hh"
 
 namespace tenon::jit {
 
@@ -133,23 +134,31 @@ void Runner::code_changed(Gpa gpa, uint64_t size_bytes) {
     const uint64_t first_granule = first_byte / CodeWatch::kGranuleSize;
     const uint64_t last_granule = last_byte / CodeWatch::kGranuleSize;
     cache_->invalidate(page, (~uint64_t{0} << first_granule) & (~uint64_t{0} >> (63 - last_granule)));
+    if (first_granule == 0) invalidate_crossing(page);
   }
   drop_after_removal();
 }
 
 void Runner::any_code_changed() {
-  for (const uint64_t page : cache_->pages()) {
-    const CodeWatch::Page* watch = cpu_.memory->code_watch().page(Gpa(page));
+  const auto changed = [&](uint64_t page) {
+    const CodeWatch::Page* watched = cpu_.memory->code_watch().page(Gpa(page));
     const auto version = versions_.find(page);
-    const bool same = watch != nullptr && version != versions_.end() &&
-                      watch->version.load(std::memory_order_acquire) == version->second;
-    if (!same) cache_->invalidate(page, ~uint64_t{0});
-  }
-  versions_.clear();
+    return watched == nullptr || version == versions_.end() ||
+           watched->version.load(std::memory_order_acquire) != version->second;
+  };
   for (const uint64_t page : cache_->pages()) {
-    const CodeWatch::Page* watch = cpu_.memory->code_watch().page(Gpa(page));
-    if (watch != nullptr) versions_[page] = watch->version.load(std::memory_order_acquire);
+    if (changed(page)) cache_->invalidate(page, ~uint64_t{0});
   }
+  std::vector<uint64_t> seconds;
+  for (const auto& [second, firsts] : crossing_) {
+    if (changed(second)) seconds.push_back(second);
+  }
+  for (const uint64_t second : seconds) invalidate_crossing(second);
+  // What is left is as it was; versions of pages without code any more are forgotten.
+  std::unordered_map<uint64_t, uint64_t> kept;
+  for (const uint64_t page : cache_->pages()) kept.insert(*versions_.find(page));
+  for (const auto& [second, firsts] : crossing_) kept.insert(*versions_.find(second));
+  versions_ = std::move(kept);
   drop_after_removal();
 }
 
@@ -209,6 +218,8 @@ uint64_t Runner::look_up(uint64_t rip) {
   ++stats_.look_ups;
   refresh_mode();
   if (mode_ == kModeInvalid) return 0;
+  if (faults_ != nullptr) [[unlikely]]
+    inject_faults(rip);
   const FetchLine* line = fetch(rip);
   if (line == nullptr) return 0;
   // The line may have been evicted from code_pages by another page of the same index.
@@ -229,8 +240,9 @@ uint64_t Runner::look_up_plain(uint64_t rip) {
   return host != 0 ? host : translate(rip, *line, mode);
 }
 
-/// Sets the granules, so that later writes are noticed, and says whether the page still holds what was translated from.
-bool Runner::watch(uint64_t gpa_page, uint64_t granules) {
+/// Sets the granules, so that later writes are noticed, and says whether they still hold what is to be translated from
+/// (`expected`: the page's bytes, as far as the granules go).
+bool Runner::watch(uint64_t gpa_page, uint64_t granules, const uint8_t* expected) {
   CodeWatch::Page* page = cpu_.memory->code_watch().page(Gpa(gpa_page));
   if (page == nullptr) return false;
   uint64_t version = 0;
@@ -246,7 +258,7 @@ bool Runner::watch(uint64_t gpa_page, uint64_t granules) {
     const size_t at = static_cast<size_t>(std::countr_zero(granules)) * CodeWatch::kGranuleSize;
     std::array<uint8_t, CodeWatch::kGranuleSize> granule;
     interp::copy_host(granule.data(), now + at, granule.size());
-    if (std::memcmp(granule.data(), &page_copy_[at], granule.size()) != 0) return false;
+    if (std::memcmp(granule.data(), expected + at, granule.size()) != 0) return false;
   }
   return true;
 }
@@ -268,11 +280,13 @@ uint64_t Runner::translate(uint64_t rip, const FetchLine& found, Mode mode) {
   for (unsigned i = 0; i < kTries; ++i) {
     if (copied_page_ != line.gpa_page && !copy_page(line.gpa_page)) break;
     translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize));
-    if (!watch(line.gpa_page, translator_->region().granules)) {
+    if (!watch(line.gpa_page, translator_->region().granules, page_copy_.data())) {
       copied_page_ = kNoPage;
       continue;
     }
-    fragment = translator_->translate(rip & kPageMask, line.gpa_page, line.global, mode);
+    const bool empty = translator_->region().blocks[0].count == 0;
+    fragment = empty ? translate_crossing(rip, line, mode)
+                     : translator_->translate(rip & kPageMask, line.gpa_page, line.global, mode, kNoSecondPage);
     break;
   }
   drop_after_removal();
@@ -346,6 +360,7 @@ uint64_t Runner::after_link(uint64_t argument) {
   const LinkSlot* slot = from->slot_at(argument);
   CHECK(slot != nullptr);
   cpu_.rip = slot->target_rip;
+  if (slot->is_guard) return after_guard(cpu_.rip, from->host + from->entries[0].host_offset, from->second_gpa_page);
   if (slot->is_poll) {
     ++stats_.exits_poll;
     return 0;

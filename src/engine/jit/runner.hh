@@ -25,6 +25,8 @@
 
 namespace tenon::jit {
 
+class FaultInjection;
+
 struct RunnerOptions {
   TranslatorOptions translator;
   size_t cache_bytes = size_t{64} << 20;
@@ -44,6 +46,9 @@ class Runner final : public interp::Accelerator {
   void code_context_changed(interp::Cpu& cpu) override;
   void code_changed(Gpa gpa, uint64_t size_bytes) override;
   void any_code_changed() override;
+
+  /// For tests; before the vCPU runs.
+  void start_fault_injection(uint64_t seed);
 
   void publish_counters() override;
 
@@ -83,8 +88,14 @@ class Runner final : public interp::Accelerator {
   const FetchLine* fetch(uint64_t rip);
   uint64_t look_up_plain(uint64_t rip);
   uint64_t translate(uint64_t rip, const FetchLine& line, Mode mode);
-  bool watch(uint64_t gpa_page, uint64_t granules);
+  bool watch(uint64_t gpa_page, uint64_t granules, const uint8_t* expected);
   bool copy_page(uint64_t gpa_page);
+
+  // --- runner_crossing.cc: instructions in two pages.
+  const FetchLine* fetch_code_page(uint64_t rip);
+  Fragment* translate_crossing(uint64_t rip, const FetchLine& first, Mode mode);
+  uint64_t after_guard(uint64_t rip, uint64_t host, uint64_t second_gpa_page);
+  void invalidate_crossing(uint64_t gpa_page);
 
   // --- Running it.
   void enter(uint64_t host);
@@ -96,6 +107,7 @@ class Runner final : public interp::Accelerator {
   uint64_t after_fault(uint64_t address);
   bool must_leave() const;
   void count_interpreted(x86::Op operation);
+  void inject_faults(uint64_t rip);
 
   interp::Cpu& cpu_;
   interp::TranslatedState& state_;
@@ -104,6 +116,7 @@ class Runner final : public interp::Accelerator {
   TranslatorStubs stubs_;
   std::unique_ptr<Translator> translator_;
   std::unique_ptr<HostThread> thread_;
+  std::unique_ptr<FaultInjection> faults_;  // nullptr: none
 
   Mode mode_ = kModeInvalid;
   std::array<Mode, 2> last_mode_{kModeInvalid, kModeInvalid};  // by privilege: whose code `indirect` names
@@ -118,6 +131,8 @@ class Runner final : public interp::Accelerator {
   std::vector<uint16_t> indirect_used_[2][2];
   std::vector<uint16_t> code_pages_used_[2][2];
   std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
+  /// By second page: the first pages of instructions that go on there.
+  std::unordered_map<uint64_t, std::vector<uint64_t>> crossing_;
   /// The page translated last, as find_region wants it.
   std::array<uint8_t, kPageSize> page_copy_;
   uint64_t copied_page_ = kNoPage;

@@ -1,5 +1,8 @@
 #include "engine/jit/translator.hh"
 
+#include <algorithm>
+#include <array>
+
 #include "engine/jit/emitter.hh"
 
 namespace tenon::jit {
@@ -21,12 +24,25 @@ void Translator::find(std::span<const uint8_t, 4096> page, unsigned offset) {
   find_region(page, offset, {.strict_flags = options_.strict_flags, .insns_max = options_.insns_max}, region_);
 }
 
-Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool global, Mode mode) {
+bool Translator::find_crossing(std::span<const uint8_t> tail, std::span<const uint8_t> head, unsigned offset) {
+  std::array<uint8_t, 2 * x86::kInsnLengthMax> bytes{};
+  std::ranges::copy(tail, bytes.begin());
+  std::ranges::copy(head, bytes.begin() + tail.size());
+  x86::Insn insn;
+  const auto both = std::span(bytes).first(tail.size() + head.size());
+  if (x86::decode(both, x86::CodeSize::k64, insn) != x86::DecodeStatus::kOk || insn.length <= tail.size()) return false;
+  make_single_region(insn, offset, region_);
+  return true;
+}
+
+Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool global, Mode mode,
+                                uint64_t second_gpa_page) {
   if (region_.blocks[0].count == 0) return nullptr;
   const CodeCache::Room room = cache_.reserve(kRoomBytes);
   auto fragment = std::make_unique<Fragment>();
   fragment->linear_page = linear_page;
   fragment->gpa_page = gpa_page;
+  fragment->second_gpa_page = second_gpa_page;
   fragment->mode = mode;
   fragment->global = global;
   fragment->granules = region_.granules;
@@ -34,7 +50,9 @@ Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool gl
   fragment->guest_instructions = region_.insn_count;
   fragment->guest_bytes = guest_bytes(region_);
   Assembler assembler(room.buffer, room.executable);
-  Emitter(cpu_, stubs_, options_, assembler, region_, *fragment).run();
+  const bool crossing = second_gpa_page != kNoSecondPage;
+  const uint32_t second = crossing ? cache_.mapping_number(linear_page + kPageSize, second_gpa_page) : 0;
+  Emitter(cpu_, stubs_, options_, assembler, region_, *fragment, second).run();
   if (assembler.overflowed()) return nullptr;
   fragment->size_bytes = static_cast<uint32_t>(assembler.offset());
   return cache_.add(std::move(fragment));

@@ -19,7 +19,6 @@ namespace tenon::jit {
 struct TranslatorOptions {
   bool strict_flags = false;        // arithmetic flags are exact at every fault, also where no guest could tell
   bool count_instructions = false;  // TranslatedState::translated_instructions
-  bool force_slow = false;          // fault injection: every memory access is the interpreter's
   unsigned insns_max = kRegionInsnsMax;
 };
 
@@ -45,11 +44,14 @@ class Translator {
 
   /// What will be translated at page[offset]: to be watched before its bytes are relied on.
   void find(std::span<const uint8_t, 4096> page, unsigned offset);
+  /// The same for the one instruction that starts with all of `tail`, at `offset` of its page, and goes on with `head`
+  /// in the next one. False: there is none.
+  bool find_crossing(std::span<const uint8_t> tail, std::span<const uint8_t> head, unsigned offset);
   const Region& region() const { return region_; }
 
   /// Emits the found region. nullptr: nothing there can be translated (its first instruction crosses the page or is
   /// none): the interpreter's.
-  Fragment* translate(uint64_t linear_page, uint64_t gpa_page, bool global, Mode mode);
+  Fragment* translate(uint64_t linear_page, uint64_t gpa_page, bool global, Mode mode, uint64_t second_gpa_page);
 
  private:
   interp::Cpu& cpu_;
