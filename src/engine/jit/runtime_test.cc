@@ -378,7 +378,8 @@ TEST_F(HostFaults, PendingX87Exception) {
 
 using HostFaultsDeathTest = HostFaults;
 TEST_F(HostFaultsDeathTest, OutsideTranslatedCodeTheProcessDies) {
-  EXPECT_DEATH(*reinterpret_cast<volatile int*>(uintptr_t{16}) = 1, "");
+  volatile uintptr_t nowhere = 16;  // volatile: the compiler must not see that it is nothing
+  EXPECT_DEATH(*reinterpret_cast<volatile int*>(nowhere) = 1, "");
 }
 
 // --- The shadow return stack.
