@@ -72,7 +72,7 @@ struct alignas(64) TranslatedState {
   uint64_t group_addend[8] = {};         // host - linear of pages checked once for several accesses
   uint64_t translated_instructions = 0;  // counted only where asked for
   uint32_t host_mxcsr = 0x1f80;
-  uint32_t poll_exits = 0;
+  uint32_t refills_to_failure = 0;  // fault injection: counts down, the refill that makes it 0 fails; 0: none does
   /// By privilege (0: CPL 0-2, 1: CPL 3): which mapping each page of code has now; see jit/code_cache.hh.
   std::array<std::array<uint32_t, kCodePages>, 2> code_pages{};
   /// By privilege. All zero, which is no valid state, until the owner of the translated code makes the entries empty.

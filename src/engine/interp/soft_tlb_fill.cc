@@ -128,6 +128,9 @@ bool translate_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& 
   const TlbEntry& entry = cpu->tlb.table(mode, access != 0)[SoftTlb::index_of(linear)];
   if (linear + entry.negative_page < kPageSize) return false;  // it was there: the access crosses into the next page
   ++cpu->counters.tlb_misses;
+  uint32_t& to_failure = cpu->translated.refills_to_failure;
+  if (to_failure != 0 && --to_failure == 0) [[unlikely]]
+    return false;
   // The mode stands for CPL, CR4.SMAP and EFLAGS.AC as update_mode() saw them.
   const x86::PageAccess who{
       .write = access != 0, .fetch = false, .user = mode == kTlbUser, .user_pages_ok = mode != kTlbSupervisor};
