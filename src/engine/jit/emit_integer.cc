@@ -24,25 +24,11 @@ void set_field(HostInsn& host, Field field, HostRegister reg) {
   }
 }
 
-bool has_memory_access(const Insn& insn) { return insn.is_memory && x86::memory_operand_size(insn) != 0; }
-
-bool writes_memory(const Insn& insn) {
-  const auto is_memory = [](Operand operand) {
-    const bool general = x86::in_range(operand, Operand::kEb, Operand::kEdMw) || x86::is_memory_only(operand);
-    return general || x86::in_range(operand, Operand::kWx, Operand::kWeighth) || operand == Operand::kQq ||
-           operand == Operand::kQd;
-  };
-  const auto& operands = insn.row->operands;
-  const uint32_t flags = insn.row->flags;
-  return ((flags & x86::kWritesOp0) != 0 && is_memory(operands[0])) ||
-         ((flags & x86::kWritesOp1) != 0 && is_memory(operands[1]));
-}
-
 }  // namespace
 
 void Emitter::emit_same(const RegionInsn& region_insn, EmitKind kind) {
   const Insn& insn = region_insn.insn;
-  const GprOperands gprs = gpr_operands(insn);
+  const GprOperands& gprs = plan_of(region_insn).gprs;
   const bool memory = has_memory_access(insn);
   const bool high_byte = HostInsn::uses_high_byte(insn);
   const bool implicit = (insn.row->gpr_read | insn.row->gpr_written) != 0 || insn.row->operands[1] == Operand::kCl ||
@@ -64,7 +50,7 @@ void Emitter::emit_same(const RegionInsn& region_insn, EmitKind kind) {
 }
 
 void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn host) {
-  const GprOperands gprs = gpr_operands(region_insn.insn);
+  const GprOperands& gprs = plan_of(region_insn).gprs;
   HostRegister scratch = kHostR10;
   HostRegister taken[2] = {kNoHostRegister, kNoHostRegister};
   unsigned used = 0;
@@ -100,7 +86,7 @@ void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn host) {
   const bool flags_live = region_insn.live_before != 0;
   host.rm = check(region_insn, address_of(region_insn), x86::memory_operand_size(insn), access, flags_live);
   if (HostInsn::uses_high_byte(insn)) return emit_high_byte(region_insn, host, host.rm);
-  const GprOperands gprs = gpr_operands(insn);
+  const GprOperands& gprs = plan_of(region_insn).gprs;
   for (unsigned i = 0; i < gprs.count; ++i) {
     const GprOperand& gpr = gprs.list[i];
     if (!is_homed(gpr.guest)) continue;

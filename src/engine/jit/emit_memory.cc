@@ -1,4 +1,6 @@
 // Checked access to guest memory (see interp/soft_tlb.hh for the tables and why one compare is enough).
+#include <algorithm>
+
 #include "base/check.hh"
 #include "engine/jit/emitter.hh"
 
@@ -68,10 +70,45 @@ void Emitter::emit_linear(const Address& address, bool flags_live) {
 HostOperand Emitter::check(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access,
                            bool flags_live) {
   CHECK(size_bytes != 0 && size_bytes <= 64);
+  if (checked_early_ == &insn) {
+    checked_early_ = nullptr;
+    return kChecked;
+  }
   if (const std::optional<HostOperand> operand = stack_operand(address, size_bytes)) return *operand;
   r11_is_stack_ = false;
   return flags_live ? check_keeping_flags(insn, address, size_bytes, access)
                     : check_short(insn, address, size_bytes, access);
+}
+
+/// Compilers like to put a load between a comparison and its jump. Where flags are dead before this instruction but live
+/// at the next access of memory, and only registers are touched up to there, that access is checked here already.
+void Emitter::check_early(const RegionBlock& block, unsigned index, size_t next_group) {
+  constexpr unsigned kDistanceMax = 6;
+  const RegionInsn& here = region_.insns[block.first + index];
+  if (checked_early_ != nullptr || plain_ || here.live_before != 0 || here.live_after == 0) return;
+  const unsigned stop = next_group < stack_groups_.size() ? stack_groups_[next_group].check_before : block.count;
+  unsigned written = 0;
+  for (unsigned i = index; i < std::min({unsigned{block.count}, stop, index + kDistanceMax}); ++i) {
+    const RegionInsn& insn = region_.insns[block.first + i];
+    const InsnPlan& plan = plan_of(insn);
+    if (plan.registers_only) {
+      written |= gprs_written(insn.insn, plan.gprs);
+      continue;
+    }
+    const bool last = i + 1u == block.count;
+    const bool branch = last && (block.end == BlockEnd::kIndirectJump || block.end == BlockEnd::kIndirectCall);
+    const bool fits = insn.insn.is_memory && (plan.kind == EmitKind::kSame || (branch && insn.insn.operand_size == 8));
+    if (i == index || !fits || insn.live_before == 0 || !has_memory_access(insn.insn)) return;
+    const Address address = address_of(insn);
+    const auto is_written = [&](uint8_t reg) { return reg < 16 && (written >> reg & 1) != 0; };
+    if (address.base == x86::kRsp || is_written(address.base) || is_written(address.index)) return;
+    const unsigned size = branch ? 8 : x86::memory_operand_size(insn.insn);
+    const Access access = !branch && writes_memory(insn.insn) ? Access::kWrite : Access::kRead;
+    r11_is_stack_ = false;
+    check_short(here, address, size, access);
+    checked_early_ = &insn;
+    return;
+  }
 }
 
 HostOperand Emitter::check_short(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access) {

@@ -14,7 +14,6 @@
 #include <optional>
 
 #include "engine/jit/emitter.hh"
-#include "engine/jit/gpr_operands.hh"
 #include "engine/x86/decode_table.hh"
 
 namespace tenon::jit {
@@ -45,13 +44,6 @@ bool is_stack_operand(const Insn& insn) {
          insn.segment < x86::kFs && x86::memory_operand_size(insn) != 0;
 }
 
-bool writes_rsp(const Insn& insn) {
-  if ((insn.row->gpr_written >> x86::kRsp & 1) != 0) return true;
-  const GprOperands gprs = gpr_operands(insn);
-  return std::any_of(gprs.list, gprs.list + gprs.count,
-                     [](const GprOperand& gpr) { return gpr.written && gpr.guest == x86::kRsp; });
-}
-
 /// By how much an instruction that may write RSP moves it; nothing if that is not known.
 std::optional<int32_t> constant_change(const Insn& insn) {
   const bool immediate = insn.row->operands[1] == Operand::kIz || insn.row->operands[1] == Operand::kIbs;
@@ -69,32 +61,17 @@ std::optional<int32_t> constant_change(const Insn& insn) {
 
 }  // namespace
 
-/// What one instruction does with the stack; offsets from RSP before it.
-struct Emitter::StackUse {
-  bool ends_group = false;  // RSP is not known after it, or C++ may run in it
-  int32_t change = 0;
-  unsigned count = 0;
-  struct {
-    int32_t offset;
-    int32_t size_bytes;
-  } accesses[2] = {};
-
-  void access(int32_t offset, unsigned size_bytes) {
-    accesses[count++] = {offset, static_cast<int32_t>(size_bytes)};
-  }
-};
-
-Emitter::StackUse Emitter::stack_use(const Insn& insn, BlockEnd end) const {
+Emitter::StackUse Emitter::stack_use(const Insn& insn, const InsnPlan& plan, BlockEnd end) const {
   StackUse use;
-  const EmitKind kind = emit_kind(insn);
+  const EmitKind kind = plan.kind;
   const bool near64 = insn.operand_size == 8;
-  if (!is_allowed(insn, kind)) {
+  if (kind == EmitKind::kInterpret) {
     use.ends_group = true;
     return use;
   }
   if (is_stack_operand(insn) && kind != EmitKind::kLea) use.access(insn.displacement, x86::memory_operand_size(insn));
   if (is_plain_same(kind)) {
-    if (!writes_rsp(insn)) return use;
+    if ((gprs_written(insn, plan.gprs) >> x86::kRsp & 1) == 0) return use;
     const std::optional<int32_t> change = constant_change(insn);
     use.ends_group = !change;
     use.change = change.value_or(0);
@@ -132,8 +109,7 @@ unsigned Emitter::plan_group(const RegionBlock& block, unsigned start) {
   int32_t rsp = 0;  // from where it was at `start`
   unsigned i = start;
   for (; i < block.count; ++i) {
-    const bool last = i + 1u == block.count;
-    const StackUse use = stack_use(region_.insns[block.first + i].insn, last ? block.end : BlockEnd::kFallThrough);
+    const StackUse& use = plans_[block.first + i].stack;
     int32_t low = any ? group.low : rsp;
     int32_t high = any ? group.high : rsp;
     for (unsigned j = 0; j < use.count; ++j) {
@@ -165,7 +141,7 @@ void Emitter::place_check(const RegionBlock& block, unsigned start, unsigned fir
   while (at > start && region_.insns[block.first + at].live_before != 0) --at;
   if (region_.insns[block.first + at].live_before != 0) at = first_access;
   int32_t rsp = 0;
-  for (unsigned i = start; i < at; ++i) rsp += stack_use(region_.insns[block.first + i].insn, BlockEnd::kFallThrough).change;
+  for (unsigned i = start; i < at; ++i) rsp += plans_[block.first + i].stack.change;
   group.check_before = static_cast<uint8_t>(at);
   group.low -= rsp;
   group.high -= rsp;
@@ -224,8 +200,7 @@ std::optional<HostOperand> Emitter::stack_operand(const Address& address, unsign
 /// After an instruction of the block.
 void Emitter::follow_stack(const RegionBlock& block, unsigned index) {
   if (!stack_.active) return;
-  const bool last = index + 1u == block.count;
-  const StackUse use = stack_use(region_.insns[block.first + index].insn, last ? block.end : BlockEnd::kFallThrough);
+  const StackUse& use = plans_[block.first + index].stack;
   stack_.rsp += use.change;
   if (use.ends_group) stack_.active = false;
 }

@@ -61,22 +61,59 @@ size_t stack_addend(unsigned privilege) {
 
 }  // namespace state
 
-Emitter::Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const TranslatorOptions& options,
-                 Assembler& assembler, const Region& region, Fragment& fragment, uint32_t second_mapping)
-    : cpu_(cpu),
-      stubs_(stubs),
-      options_(options),
-      asm_(assembler),
-      region_(region),
-      fragment_(fragment),
-      mode_(fragment.mode & static_cast<Mode>(~kModePlain)),
-      plain_((fragment.mode & kModePlain) != 0),
-      second_mapping_(second_mapping) {}
-
-void Emitter::run() {
+bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t second_mapping) {
+  asm_ = assembler;
+  mode_ = fragment.mode & static_cast<Mode>(~kModePlain);
+  plain_ = (fragment.mode & kModePlain) != 0;
+  second_mapping_ = second_mapping;
+  fragment_.linear_page = fragment.linear_page;
+  fragment_.entries.clear();
+  fragment_.slots.clear();
+  fragment_.side.clear();
+  fragment_.sites.clear();
+  block_address_.fill(0);
+  block_fixups_.clear();
+  cold_fills_.clear();
+  cold_loads_.clear();
+  cold_exits_.clear();
+  cold_poll_exits_.clear();
+  cold_misses_.clear();
+  cold_stacks_.clear();
+  plan();
   for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
   for (const BlockFixup& fixup : block_fixups_) asm_.bind(fixup.from, block_address_[fixup.block]);
   emit_cold();
+  fragment.entries = fragment_.entries;
+  fragment.slots = fragment_.slots;
+  fragment.side = fragment_.side;
+  fragment.sites = std::move(fragment_.sites);
+  fragment.size_bytes = static_cast<uint32_t>(asm_.offset());
+  return !asm_.overflowed();
+}
+
+void Emitter::plan() {
+  for (unsigned i = 0; i < region_.block_count; ++i) {
+    const RegionBlock& block = region_.blocks[i];
+    for (unsigned j = 0; j < block.count; ++j) {
+      const BlockEnd end = j + 1u == block.count ? block.end : BlockEnd::kFallThrough;
+      plans_[block.first + j] = plan_insn(region_.insns[block.first + j].insn, end);
+    }
+  }
+}
+
+Emitter::InsnPlan Emitter::plan_insn(const Insn& insn, BlockEnd end) const {
+  InsnPlan plan;
+  plan.kind = emit_kind(insn);
+  if (!is_allowed(insn, plan.kind)) plan.kind = EmitKind::kInterpret;
+  plan.gprs = gpr_operands(insn);
+  plan.stack = stack_use(insn, plan, end);
+  const bool divides = insn.row->op == x86::Op::kDiv || insn.row->op == x86::Op::kIdiv;
+  const bool same = plan.kind == EmitKind::kSame && !insn.is_memory && plan.gprs.homed == 0 && !divides;
+  const auto is_here = [](uint8_t reg) { return reg >= 16 || !is_homed(reg); };
+  const bool lea = plan.kind == EmitKind::kLea && insn.operand_size != 2 && plan.gprs.homed == 0 &&
+                   is_here(insn.base) && is_here(insn.index);
+  plan.registers_only = same || lea || plan.kind == EmitKind::kNothing;
+  return plan;
 }
 
 void Emitter::emit_block(unsigned index) {
@@ -98,6 +135,7 @@ void Emitter::emit_block(unsigned index) {
     if (i != 0) side_entry(insn.offset, true);
     if (group < stack_groups_.size() && stack_groups_[group].check_before == i)
       emit_stack_check(insn, stack_groups_[group++]);
+    check_early(block, i, group);
     const bool last = i + 1u == block.count;
     if (last && emitted_by_end(block.end)) break;
     if (last && block.end == BlockEnd::kStop) {
@@ -106,13 +144,15 @@ void Emitter::emit_block(unsigned index) {
       emit_insn(insn);
     }
     follow_stack(block, i);
+    if (checked_early_ == &insn) checked_early_ = nullptr;
   }
   emit_end(block, index);
   stack_.active = false;
+  checked_early_ = nullptr;
 }
 
 void Emitter::side_entry(uint16_t guest_offset, bool resumable) {
-  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable && !stack_.active});
+  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable && !stack_.active && checked_early_ == nullptr});
 }
 
 /// Keeps flags: RCX = 0 where the mapping is the one translated from.
@@ -147,8 +187,7 @@ bool Emitter::is_allowed(const Insn& insn, EmitKind kind) const {
 }
 
 void Emitter::emit_insn(const RegionInsn& region_insn) {
-  const EmitKind kind = emit_kind(region_insn.insn);
-  if (!is_allowed(region_insn.insn, kind)) return interpret(region_insn, false);
+  const EmitKind kind = plan_of(region_insn).kind;
   switch (kind) {
     case EmitKind::kInterpret:
     case EmitKind::kBranch: return interpret(region_insn, false);
@@ -167,6 +206,7 @@ void Emitter::emit_insn(const RegionInsn& region_insn) {
 /// The interpreter's handler executes it. `stops`: nobody knows yet where control goes on.
 void Emitter::interpret(const RegionInsn& region_insn, bool stops) {
   stack_.active = false;  // C++ may drop what the group relies on
+  checked_early_ = nullptr;
   r11_is_stack_ = false;
   auto site = std::make_unique<InterpretSite>();
   site->rip = rip_of(region_insn.offset);

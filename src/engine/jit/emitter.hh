@@ -15,6 +15,8 @@
 #include "engine/jit/assembler.hh"
 #include "engine/jit/code_cache.hh"
 #include "engine/jit/emit_kind.hh"
+#include "engine/jit/gpr_operands.hh"
+#include "engine/jit/host_register.hh"
 #include "engine/jit/mode.hh"
 #include "engine/jit/region.hh"
 #include "engine/jit/runtime.hh"
@@ -24,13 +26,38 @@ namespace tenon::jit {
 
 class Emitter {
  public:
-  Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const TranslatorOptions& options, Assembler& assembler,
-          const Region& region, Fragment& fragment, uint32_t second_mapping);
+  /// `region` is where find_region() leaves what is to be emitted, each time.
+  Emitter(interp::Cpu& cpu, const TranslatorStubs& stubs, const TranslatorOptions& options, const Region& region)
+      : cpu_(cpu), stubs_(stubs), options_(options), region_(region) {}
 
-  /// Emits the region into the assembler's buffer and fills in the fragment's entries, slots, side table and sites.
-  void run();
+  /// Emits the region at the assembler's start for `fragment`, whose pages and mode are set, and fills in its entries,
+  /// slots, side table and sites. `second_mapping`: the number that the second page of a crossing instruction must have,
+  /// 0 for others. False: the buffer was too small.
+  bool run(const Assembler& assembler, Fragment& fragment, uint32_t second_mapping);
 
  private:
+  /// What an instruction does with the stack; offsets from RSP before it.
+  struct StackUse {
+    bool ends_group = false;  // RSP is not known after it, or C++ may run in it
+    uint8_t count = 0;
+    int32_t change = 0;
+    struct {
+      int32_t offset;
+      int32_t size_bytes;
+    } accesses[2] = {};
+
+    void access(int32_t offset, unsigned size_bytes) {
+      accesses[count++] = {offset, static_cast<int32_t>(size_bytes)};
+    }
+  };
+  /// What is asked of an instruction more than once.
+  struct InsnPlan {
+    EmitKind kind = EmitKind::kInterpret;
+    bool registers_only = false;  // its code touches neither memory nor R10 and R11, and cannot fault
+    GprOperands gprs;
+    StackUse stack;
+  };
+
   // --- What the cold lists hold.
   struct ColdFill {
     Fixup from;
@@ -68,6 +95,9 @@ class Emitter {
   };
 
   // --- emitter.cc: the region as a whole.
+  void plan();
+  InsnPlan plan_insn(const x86::Insn& insn, BlockEnd end) const;
+  const InsnPlan& plan_of(const RegionInsn& insn) const { return plans_[static_cast<size_t>(&insn - region_.insns.data())]; }
   void emit_block(unsigned index);
   void emit_insn(const RegionInsn& insn);
   void emit_cold();
@@ -105,11 +135,11 @@ class Emitter {
                     bool flags_live);
   HostOperand check_short(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
   HostOperand check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
+  void check_early(const RegionBlock& block, unsigned index, size_t next_group);
   void emit_linear(const Address& address, bool flags_live);
   void emit_sum(HostRegister to, const Address& address);
 
   // --- emit_stack.cc: accesses near RSP, checked once for a group of them.
-  struct StackUse;
   struct StackGroup {
     uint8_t check_before = 0;  // instruction of the block
     int32_t low = 0;           // bytes it accesses, from RSP there
@@ -122,7 +152,7 @@ class Emitter {
     int32_t span = 0;
     const RegionInsn* insn = nullptr;
   };
-  StackUse stack_use(const x86::Insn& insn, BlockEnd end) const;
+  StackUse stack_use(const x86::Insn& insn, const InsnPlan& plan, BlockEnd end) const;
   void plan_stack(const RegionBlock& block);
   unsigned plan_group(const RegionBlock& block, unsigned start);
   void place_check(const RegionBlock& block, unsigned start, unsigned first_access, StackGroup group);
@@ -163,13 +193,16 @@ class Emitter {
   interp::Cpu& cpu_;
   const TranslatorStubs& stubs_;
   const TranslatorOptions& options_;
-  Assembler& asm_;
   const Region& region_;
-  Fragment& fragment_;
-  Mode mode_;
 
-  bool plain_;               // kModePlain
-  uint32_t second_mapping_;  // number that a crossing instruction's second page must have; 0: it does not cross
+  // --- Of the region being emitted. The lists keep their memory from one to the next.
+  Assembler asm_{{}, 0};
+  Fragment fragment_;
+  Mode mode_ = 0;
+  bool plain_ = false;           // kModePlain
+  uint32_t second_mapping_ = 0;  // number that a crossing instruction's second page must have; 0: it does not cross
+  std::array<InsnPlan, kRegionInsnsMax> plans_;
+  const RegionInsn* checked_early_ = nullptr;  // R10 and R11 hold the checked operand of this later instruction
 
   struct {
     bool active = false;
@@ -193,11 +226,6 @@ class Emitter {
 
 // --- Where things are, for all emitters.
 
-constexpr bool is_homed(unsigned guest) { return guest >= 9 && guest <= 11; }
-/// Host register of a pinned guest register.
-constexpr HostRegister host_of(unsigned guest) {
-  return guest == x86::kRsp ? HostRegister{kHostR9} : static_cast<HostRegister>(guest);
-}
 size_t gpr_offset(unsigned guest);
 inline HostOperand home(unsigned guest) { return HostOperand::state(gpr_offset(guest)); }
 

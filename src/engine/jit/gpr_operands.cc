@@ -59,6 +59,23 @@ GprOperand gpr_operand(const Insn& insn, unsigned number) {
 
 }  // namespace
 
+uint16_t gprs_written(const Insn& insn, const GprOperands& operands) {
+  unsigned written = insn.row->gpr_written;
+  for (unsigned i = 0; i < operands.count; ++i) {
+    const GprOperand& gpr = operands.list[i];
+    if (!gpr.written) continue;
+    // AH CH DH BH are parts of the four below them.
+    written |= 1u << gpr.guest;
+    if (gpr.size_bytes == 1 && gpr.guest >= 4) written |= 1u << (gpr.guest - 4);
+  }
+  for (const Operand operand : insn.row->operands) {
+    const bool accumulator = operand == Operand::kAl || operand == Operand::kAx || operand == Operand::kEax ||
+                             operand == Operand::kEaxZ || operand == Operand::kRaxV;
+    if (accumulator) written |= 1u << x86::kRax;
+  }
+  return static_cast<uint16_t>(written);
+}
+
 GprOperands gpr_operands(const Insn& insn) {
   GprOperands all;
   for (unsigned i = 0; i < 4; ++i) {
@@ -68,6 +85,20 @@ GprOperands gpr_operands(const Insn& insn) {
     if (is_homed(operand.guest)) ++all.homed;
   }
   return all;
+}
+
+bool has_memory_access(const Insn& insn) { return insn.is_memory && x86::memory_operand_size(insn) != 0; }
+
+bool writes_memory(const Insn& insn) {
+  const auto is_memory = [](Operand operand) {
+    const bool general = x86::in_range(operand, Operand::kEb, Operand::kEdMw) || x86::is_memory_only(operand);
+    return general || x86::in_range(operand, Operand::kWx, Operand::kWeighth) || operand == Operand::kQq ||
+           operand == Operand::kQd;
+  };
+  const auto& operands = insn.row->operands;
+  const uint32_t flags = insn.row->flags;
+  return ((flags & x86::kWritesOp0) != 0 && is_memory(operands[0])) ||
+         ((flags & x86::kWritesOp1) != 0 && is_memory(operands[1]));
 }
 
 }  // namespace tenon::jit

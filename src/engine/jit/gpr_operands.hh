@@ -1,7 +1,7 @@
 // The general registers among an instruction's operands: which field of its encoding names each, and what happens to it.
 #pragma once
 
-#include "engine/jit/emitter.hh"
+#include "engine/jit/host_register.hh"
 
 namespace tenon::jit {
 
@@ -21,7 +21,14 @@ struct GprOperands {
   unsigned homed = 0;
 };
 
+/// Guest registers that an instruction writes, operands and implied ones: one bit each.
+uint16_t gprs_written(const x86::Insn& insn, const GprOperands& operands);
+
 /// All of them but those that the opcode implies. `homed` counts the ones that no host register holds.
 GprOperands gpr_operands(const x86::Insn& insn);
+
+/// Whether it reads or writes a memory operand (and not only computes its address), and whether it writes it.
+bool has_memory_access(const x86::Insn& insn);
+bool writes_memory(const x86::Insn& insn);
 
 }  // namespace tenon::jit

@@ -20,6 +20,12 @@ uint16_t guest_bytes(const Region& region) {
 
 }  // namespace
 
+Translator::Translator(interp::Cpu& cpu, CodeCache& cache, const TranslatorStubs& stubs,
+                       const TranslatorOptions& options)
+    : cache_(cache), options_(options), emitter_(std::make_unique<Emitter>(cpu, stubs, options_, region_)) {}
+
+Translator::~Translator() = default;
+
 void Translator::find(std::span<const uint8_t, 4096> page, unsigned offset) {
   find_region(page, offset, {.strict_flags = options_.strict_flags, .insns_max = options_.insns_max}, region_);
 }
@@ -49,12 +55,9 @@ Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool gl
   fragment->host = room.executable;
   fragment->guest_instructions = region_.insn_count;
   fragment->guest_bytes = guest_bytes(region_);
-  Assembler assembler(room.buffer, room.executable);
   const bool crossing = second_gpa_page != kNoSecondPage;
   const uint32_t second = crossing ? cache_.mapping_number(linear_page + kPageSize, second_gpa_page) : 0;
-  Emitter(cpu_, stubs_, options_, assembler, region_, *fragment, second).run();
-  if (assembler.overflowed()) return nullptr;
-  fragment->size_bytes = static_cast<uint32_t>(assembler.offset());
+  if (!emitter_->run(Assembler(room.buffer, room.executable), *fragment, second)) return nullptr;
   return cache_.add(std::move(fragment));
 }
 

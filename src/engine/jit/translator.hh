@@ -7,6 +7,7 @@
 // Source: SDM Vol. 2 for instructions; conventions of the code: runtime.hh.
 #pragma once
 
+#include <memory>
 #include <span>
 
 #include "engine/interp/cpu.hh"
@@ -37,10 +38,12 @@ struct TranslatorStubs {
 
 TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime);
 
+class Emitter;
+
 class Translator {
  public:
-  Translator(interp::Cpu& cpu, CodeCache& cache, const TranslatorStubs& stubs, const TranslatorOptions& options)
-      : cpu_(cpu), cache_(cache), stubs_(stubs), options_(options) {}
+  Translator(interp::Cpu& cpu, CodeCache& cache, const TranslatorStubs& stubs, const TranslatorOptions& options);
+  ~Translator();
 
   /// What will be translated at page[offset]: to be watched before its bytes are relied on.
   void find(std::span<const uint8_t, 4096> page, unsigned offset);
@@ -54,11 +57,10 @@ class Translator {
   Fragment* translate(uint64_t linear_page, uint64_t gpa_page, bool global, Mode mode, uint64_t second_gpa_page);
 
  private:
-  interp::Cpu& cpu_;
   CodeCache& cache_;
-  const TranslatorStubs& stubs_;
   TranslatorOptions options_;
   Region region_;
+  std::unique_ptr<Emitter> emitter_;
 };
 
 }  // namespace tenon::jit
