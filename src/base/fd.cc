@@ -76,6 +76,14 @@ Result<Mapping> Mapping::of_fd(const Fd& fd, size_t size_bytes, int protection, 
   return Mapping(static_cast<std::byte*>(address), size_bytes);
 }
 
+Result<Mapping> Mapping::of_fd_aligned(const Fd& fd, size_t size_bytes, int protection, int flags, size_t alignment) {
+  Mapping place = TRY(anonymous(size_bytes, alignment));
+  // SAFETY: replaces exactly the pages that `place` owns, which stays their owner.
+  void* address = ::mmap(place.address_, size_bytes, protection, flags | MAP_FIXED, fd.get(), 0);
+  if (address == MAP_FAILED) return fail_errno("mmap " + std::to_string(size_bytes) + " bytes of a file");
+  return place;
+}
+
 void Mapping::reset() noexcept {
   if (address_ != nullptr) ::munmap(address_, size_bytes_);
   address_ = nullptr;

@@ -72,6 +72,8 @@ class Mapping {
   static Result<Mapping> anonymous(size_t size_bytes, size_t alignment, const std::string& name = {});
   /// `size_bytes` of `fd` from `offset`, with mmap(2)'s protection and flags.
   static Result<Mapping> of_fd(const Fd& fd, size_t size_bytes, int protection, int flags, uint64_t offset = 0);
+  /// The same from offset 0 at an address aligned to `alignment` (a power of two, at least a page).
+  static Result<Mapping> of_fd_aligned(const Fd& fd, size_t size_bytes, int protection, int flags, size_t alignment);
 
   std::byte* data() const { return address_; }
   size_t size_bytes() const { return size_bytes_; }

@@ -13,7 +13,7 @@ namespace tenon {
 
 struct JitOptions {
   /// Address space for translated code of one vCPU; host memory is used as code is made.
-  size_t cache_bytes = size_t{64} << 20;
+  size_t cache_bytes = size_t{256} << 20;
   /// Arithmetic flags are exact at every fault and exit, also where no later instruction of the guest reads them.
   bool strict_flags = false;
   /// VcpuStats::instructions counts translated code, too (a few per cent slower).

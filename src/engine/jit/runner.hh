@@ -29,7 +29,7 @@ class FaultInjection;
 
 struct RunnerOptions {
   TranslatorOptions translator;
-  size_t cache_bytes = size_t{64} << 20;
+  size_t cache_bytes = size_t{256} << 20;
 };
 
 class Runner final : public interp::Accelerator {
