@@ -80,7 +80,8 @@ class Command(unittest.TestCase):
         events = [json.loads(line) for line in result.stderr.splitlines()]
         self.assertEqual(result.stdout, b"demo\n")
         self.assertEqual([event["event"] for event in events], ["start", "ready", "exit"])
-        self.assertEqual((events[0]["cpus"], events[0]["name"], events[0]["engine"]), (1, "demo", guest.ENGINE))
+        self.assertEqual((events[0]["cpus"], events[0]["name"]), (1, "demo"))
+        self.assertIn(events[0]["engine"], guest.ENGINE_NAMES)
         self.assertEqual(events[2]["status"], 0)
 
     def test_generic_kernel(self):
@@ -100,7 +101,7 @@ class Command(unittest.TestCase):
         self.assertEqual(result.returncode, 0)
         self.assertIn(b"tenon:~# uname -a\nLinux tenon 6.", result.stdout)
         self.assertIn(b"# echo $((6 * 7))\n42\n", result.stdout)
-        self.assertIn(b"engine " + guest.ENGINE.encode(), result.stderr)
+        self.assertRegex(result.stderr.decode(), f"engine ({'|'.join(guest.ENGINE_NAMES)})")
         self.assertIn(b"shell in ", result.stderr)
 
     def check_vcpus(self, count):

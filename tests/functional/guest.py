@@ -11,14 +11,18 @@ import termios
 import time
 
 TENON = os.environ.get("TENON", "build/release/tenon")
-ENGINE = os.environ.get("TENON_ENGINE", "interp")
+# "interp", or with options of the engine: "jit:lockstep".
+ENGINE, _, ENGINE_OPTIONS = os.environ.get("TENON_ENGINE", "auto").partition(":")
+# What tenon may say it runs on.
+ENGINE_NAMES = ("kvm", "jit", "interp") if ENGINE == "auto" else (ENGINE,)
 # Only against hangs: a loaded host may take long, and no test asserts how long.
 PATIENCE_S = 500
 
 
 def arguments(*words):
     """The words after `tenon run --engine ENGINE`."""
-    return [TENON, "run", "--engine", ENGINE, *words]
+    options = ["--engine-options", ENGINE_OPTIONS] if ENGINE_OPTIONS else []
+    return [TENON, "run", "--engine", ENGINE, *options, *words]
 
 
 def run(*words, stdin=b""):
