@@ -63,7 +63,15 @@ class JitEngine final : public Engine {
   }
 
   std::string_view name() const override { return "jit"; }
-  Result<std::vector<CpuidEntry>> supported_cpuid() const override { return x86::software_engine_cpuid(); }
+  /// Without SMAP: each CLAC and STAC would be a change of mode, with code of its own.
+  Result<std::vector<CpuidEntry>> supported_cpuid() const override {
+    constexpr uint32_t kSmap = 1u << 20;  // CPUID.7.0:EBX
+    std::vector<CpuidEntry> table = TRY(x86::software_engine_cpuid());
+    for (CpuidEntry& entry : table) {
+      if (entry.leaf == 7 && entry.subleaf == 0) entry.result.ebx &= ~kSmap;
+    }
+    return table;
+  }
 
   Result<void> attach(GuestMemory& memory, Clock& clock) override {
     memory_ = &memory;

@@ -299,7 +299,18 @@ uint64_t Runner::translate(uint64_t rip, const FetchLine& found, Mode mode) {
     return 0;
   }
   ++cpu_.counters.traces_decoded;
+  link_ready(*fragment);
   return cache_->find(rip, line.gpa_page | (rip % kPageSize), mode);
+}
+
+/// Links the exits of new code to what exists already in its page, which spares leaving through each once.
+void Runner::link_ready(Fragment& fragment) {
+  const auto mode = static_cast<Mode>(fragment.mode & static_cast<Mode>(~kModePlain));
+  for (const LinkSlot& slot : fragment.slots) {
+    if (slot.is_poll || slot.is_guard || slot.plain || (slot.target_rip & kPageMask) != fragment.linear_page) continue;
+    const uint64_t host = cache_->find(slot.target_rip, fragment.gpa_page | slot.target_rip % kPageSize, mode);
+    if (host != 0) cache_->link(fragment, slot, host, privilege(mode));
+  }
 }
 
 // --- Running it.

@@ -90,6 +90,7 @@ class Runner final : public interp::Accelerator {
   uint64_t translate(uint64_t rip, const FetchLine& line, Mode mode);
   bool watch(uint64_t gpa_page, uint64_t granules, const uint8_t* expected);
   bool copy_page(uint64_t gpa_page);
+  void link_ready(Fragment& fragment);
 
   // --- runner_crossing.cc: instructions in two pages.
   const FetchLine* fetch_code_page(uint64_t rip);
