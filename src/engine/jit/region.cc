@@ -343,9 +343,36 @@ void Finder::link() {
 
 // --- Liveness.
 
+/// Flags that may be read by the code at `offset` before it overwrites them.
+uint16_t look_ahead_in(Page page, int64_t offset, uint64_t& granules, Elsewhere* elsewhere) {
+  FlagEffect sum;
+  bool may_jump = true;
+  Insn insn;
+  for (unsigned count = 0; count < kLookAheadMax && in_page(offset); ++count) {
+    const auto at = static_cast<unsigned>(offset);
+    if (decode_at(page, at, insn) != DecodeStatus::kOk) {
+      granules |= granules_of_undecodable(at);
+      return sum.live_before(kAllFlags);
+    }
+    granules |= granules_of(at, insn.length);
+    const FlagEffect effect = effect_of(insn);
+    sum.read |= effect.read & ~sum.killed;
+    sum.killed |= effect.killed;
+    if ((sum.read | sum.killed) == kAllFlags) return sum.live_before(kAllFlags);
+    offset += insn.length;
+    if (!ends_block(insn)) continue;
+    const BlockEnd end = end_of(insn);
+    if (!may_jump || (end != BlockEnd::kJump && end != BlockEnd::kCall)) return sum.live_before(kAllFlags);
+    may_jump = false;
+    offset += insn.immediate;
+  }
+  const bool left = !in_page(offset);
+  return sum.live_before(left && elsewhere != nullptr ? elsewhere->live_at(offset) : kAllFlags);
+}
+
 class Liveness {
  public:
-  Liveness(Page page, Region& region) : page_(page), region_(region) {}
+  Liveness(Page page, Region& region, Elsewhere* elsewhere) : page_(page), region_(region), elsewhere_(elsewhere) {}
 
   void run() {
     for (unsigned i = 0; i < region_.block_count; ++i) summarize(i);
@@ -372,6 +399,7 @@ class Liveness {
 
   Page page_;
   Region& region_;
+  Elsewhere* elsewhere_;
   std::array<FlagEffect, kRegionInsnsMax> effects_;
   std::array<FlagEffect, kRegionBlocksMax> block_effects_;
   std::array<uint16_t, kRegionBlocksMax> live_outside_;  // after the block, where control leaves the region
@@ -425,31 +453,7 @@ void Liveness::mark_instructions(const RegionBlock& block, uint16_t live) const 
   }
 }
 
-/// Flags that may be read by the code at `offset` before it overwrites them.
-uint16_t Liveness::look_ahead(int64_t offset) {
-  FlagEffect sum;
-  bool may_jump = true;
-  Insn insn;
-  for (unsigned count = 0; count < kLookAheadMax && in_page(offset); ++count) {
-    const auto at = static_cast<unsigned>(offset);
-    if (decode_at(page_, at, insn) != DecodeStatus::kOk) {
-      region_.granules |= granules_of_undecodable(at);
-      break;
-    }
-    region_.granules |= granules_of(at, insn.length);
-    const FlagEffect effect = effect_of(insn);
-    sum.read |= effect.read & ~sum.killed;
-    sum.killed |= effect.killed;
-    if ((sum.read | sum.killed) == kAllFlags) break;
-    offset += insn.length;
-    if (!ends_block(insn)) continue;
-    const BlockEnd end = end_of(insn);
-    if (!may_jump || (end != BlockEnd::kJump && end != BlockEnd::kCall)) break;
-    may_jump = false;
-    offset += insn.immediate;
-  }
-  return sum.live_before(kAllFlags);
-}
+uint16_t Liveness::look_ahead(int64_t offset) { return look_ahead_in(page_, offset, region_.granules, elsewhere_); }
 
 void mark_all_live(Region& region) {
   for (unsigned i = 0; i < region.block_count; ++i) region.blocks[i].live_in = kAllFlags;
@@ -460,6 +464,10 @@ void mark_all_live(Region& region) {
 }
 
 }  // namespace
+
+uint16_t live_flags_at(std::span<const uint8_t, 4096> page, unsigned offset, uint64_t& granules) {
+  return look_ahead_in(page, offset, granules, nullptr);
+}
 
 uint16_t flags_read(const Insn& insn) { return effect_of(insn).read; }
 uint16_t flags_killed(const Insn& insn) { return effect_of(insn).killed; }
@@ -472,7 +480,7 @@ void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, con
   out.granules = 0;
   Finder(page, options.insns_max, out).run(start_offset);
   if (options.strict_flags) return mark_all_live(out);
-  Liveness(page, out).run();
+  Liveness(page, out, options.elsewhere).run();
 }
 
 void make_single_region(const Insn& insn, unsigned offset, Region& out) {

@@ -64,9 +64,18 @@ struct Region {
   uint64_t granules = 0;
 };
 
+/// Answers what find_region() cannot see: the code in other pages.
+class Elsewhere {
+ public:
+  virtual ~Elsewhere() = default;
+  /// Arithmetic flags live at the code `offset` bytes from the start of the page (outside it).
+  virtual uint16_t live_at(int64_t offset) = 0;
+};
+
 struct RegionOptions {
   bool strict_flags = false;  // all flags count as live everywhere a fault or an exit may show them
   unsigned insns_max = kRegionInsnsMax;
+  Elsewhere* elsewhere = nullptr;  // none: all flags live behind exits to other pages
 };
 
 /// Finds the region of 64-bit code that starts at `page[start_offset]`. `page` is a private copy of the guest page:
@@ -79,6 +88,9 @@ void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, con
 /// The region of one instruction that starts at `offset` of its page and goes on in the next: one block, flags live
 /// after it. Granules: the last one of its first page.
 void make_single_region(const x86::Insn& insn, unsigned offset, Region& out);
+
+/// Arithmetic flags live at page[offset], found by looking a few instructions ahead; adds the granules looked at.
+uint16_t live_flags_at(std::span<const uint8_t, 4096> page, unsigned offset, uint64_t& granules);
 
 /// Arithmetic flags (kArithmeticFlags bits) that `insn` may read, and those it certainly overwrites (defined or
 /// undefined, but independent of their old value). Shifts by CL and REP compares keep flags when the count is 0: no

@@ -11,6 +11,7 @@
 #include "engine/interp/trace_cache.hh"
 #include "engine/jit/emitter.hh"
 #include "engine/jit/fault_injection.hh"
+#include "engine/jit/lockstep.hh"
 
 namespace tenon::jit {
 
@@ -31,12 +32,6 @@ uint64_t now_ns() {
 
 unsigned indirect_index(uint64_t rip) {
   return static_cast<unsigned>(rip >> kIndirectShift) % TranslatedState::kIndirectEntries;
-}
-
-/// Never matches: a target that is no canonical address and belongs to another index.
-interp::IndirectEntry empty_indirect(const Stubs& stubs, unsigned index) {
-  const uint64_t target = uint64_t{1} << 63 | (index == 0 ? uint64_t{1} << kIndirectShift : 0);
-  return {.negative_target = 0 - target, .host = stubs.exit_indirect};
 }
 
 }  // namespace
@@ -64,9 +59,8 @@ void Runner::make_stubs() {
   state_.index_mask = uint64_t{interp::SoftTlb::kEntries - 1} * kPageSize;
   state_.page_number_mask = kPageMask;
   state_.indirect_mask = uint64_t{TranslatedState::kIndirectEntries - 1} << kIndirectShift;
-  for (auto& table : state_.indirect) {
-    for (unsigned i = 0; i < table.size(); ++i) table[i] = empty_indirect(runtime, i);
-  }
+  state_.page_offset_mask = ~kPageMask;
+  for (auto& table : state_.indirect) table.fill(runtime.exit_indirect);
   generation_ = cache_->generation();
 }
 
@@ -83,14 +77,13 @@ void Runner::drop_indirect(unsigned privilege_index, bool keep_global) {
   for (const bool global : {false, true}) {
     if (global && keep_global) continue;
     std::vector<uint16_t>& used = indirect_used_[privilege_index][global ? 1 : 0];
-    for (const uint16_t index : used) {
-      state_.indirect[privilege_index][index] = empty_indirect(stubs_.runtime, index);
-    }
+    for (const uint16_t index : used) state_.indirect[privilege_index][index] = stubs_.runtime.exit_indirect;
     used.clear();
   }
 }
 
 void Runner::drop_remembered(bool keep_global) {
+  ++look_stamp_;
   ++local_stamp_;
   if (!keep_global) ++global_stamp_;
   for (unsigned i = 0; i < 2; ++i) {
@@ -135,6 +128,7 @@ void Runner::code_changed(Gpa gpa, uint64_t size_bytes) {
     const uint64_t last_granule = last_byte / CodeWatch::kGranuleSize;
     cache_->invalidate(page, (~uint64_t{0} << first_granule) & (~uint64_t{0} >> (63 - last_granule)));
     if (first_granule == 0) invalidate_crossing(page);
+    invalidate_dependents(page, (~uint64_t{0} << first_granule) & (~uint64_t{0} >> (63 - last_granule)));
   }
   drop_after_removal();
 }
@@ -154,10 +148,16 @@ void Runner::any_code_changed() {
     if (changed(second)) seconds.push_back(second);
   }
   for (const uint64_t second : seconds) invalidate_crossing(second);
+  std::vector<uint64_t> looked;
+  for (const auto& [page, dependents] : dependents_) {
+    if (changed(page)) looked.push_back(page);
+  }
+  for (const uint64_t page : looked) invalidate_dependents(page, ~uint64_t{0});
   // What is left is as it was; versions of pages without code any more are forgotten.
   std::unordered_map<uint64_t, uint64_t> kept;
   for (const uint64_t page : cache_->pages()) kept.insert(*versions_.find(page));
   for (const auto& [second, firsts] : crossing_) kept.insert(*versions_.find(second));
+  for (const auto& [page, dependents] : dependents_) kept.insert(*versions_.find(page));
   versions_ = std::move(kept);
   drop_after_removal();
 }
@@ -169,9 +169,13 @@ void Runner::refresh_mode() {
   mode_ = now;
   if (now == kModeInvalid) return;
   drop_stack_pages();
-  reset_return_stack();
+  thread_->use_return_stack(privilege(now));
+  state_.return_miss = stubs_.return_miss[privilege(now)];
   Mode& last = last_mode_[privilege(now)];
-  if (last != now) drop_indirect(privilege(now), false);
+  if (last != now) {
+    drop_indirect(privilege(now), false);
+    reset_return_stack();
+  }
   last = now;
 }
 
@@ -184,12 +188,22 @@ void Runner::drop_stack_pages() {
   }
 }
 
-void Runner::remember_indirect(uint64_t rip, uint64_t host) {
+/// The next indirect branch to `rip` finds `host`. Returns where `rip` is then: making room may have removed it.
+uint64_t Runner::remember_indirect(uint64_t rip, uint64_t host) {
   const unsigned side = privilege(mode_);
   const FetchLine& line = fetch_[side][rip / kPageSize % kFetchLines];
+  const uint64_t known = cache_->find(rip, line.gpa_page | (rip % kPageSize), mode_ | kModeIndirect);
+  Fragment* entry = known != 0 ? cache_->fragment_at(known)
+                               : translator_->make_indirect_entry(rip, *cache_->fragment_at(host));
+  if (generation_ != cache_->generation()) {
+    drop_after_removal();
+    return look_up(rip);
+  }
+  cache_->link(*entry, entry->slots[0], host, side);
   const unsigned index = indirect_index(rip);
-  state_.indirect[side][index] = {.negative_target = uint64_t{0} - rip, .host = host};
+  state_.indirect[side][index] = entry->host;
   indirect_used_[side][line.global ? 1 : 0].push_back(static_cast<uint16_t>(index));
+  return host;
 }
 
 // --- Finding code.
@@ -279,7 +293,8 @@ uint64_t Runner::translate(uint64_t rip, const FetchLine& found, Mode mode) {
   Fragment* fragment = nullptr;
   for (unsigned i = 0; i < kTries; ++i) {
     if (copied_page_ != line.gpa_page && !copy_page(line.gpa_page)) break;
-    translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize));
+    begin_looking(rip & kPageMask);
+    translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize), *this);
     if (!watch(line.gpa_page, translator_->region().granules, page_copy_.data())) {
       copied_page_ = kNoPage;
       continue;
@@ -299,7 +314,8 @@ uint64_t Runner::translate(uint64_t rip, const FetchLine& found, Mode mode) {
     return 0;
   }
   ++cpu_.counters.traces_decoded;
-  link_ready(*fragment);
+  note_looks(line.gpa_page, fragment->granules);
+  if (lockstep_ == nullptr) link_ready(*fragment);
   return cache_->find(rip, line.gpa_page | (rip % kPageSize), mode);
 }
 
@@ -320,6 +336,8 @@ bool Runner::must_leave() const {
 }
 
 bool Runner::run(Cpu&) {
+  if (lockstep_ != nullptr) [[unlikely]]
+    return run_in_lockstep();
   uint64_t host = look_up(cpu_.rip);
   if (host == 0) return cpu_.has_fault;
   while (host != 0) {
@@ -386,18 +404,28 @@ uint64_t Runner::after_link(uint64_t argument) {
 uint64_t Runner::after_indirect(uint64_t target) {
   ++stats_.exits_indirect;
   if (!x86::is_canonical(target)) {
-    // #GP belongs to the branch (SDM Vol. 2, JMP, CALL, RET), which is undone but for what CALL has pushed: processors
-    // leave that behind, too. Not executed again: the push may have changed its operand.
-    cpu_.rip = state_.scratch[kScratchBranchRip];
-    cpu_.gpr[x86::kRsp] -= state_.scratch[kScratchBranchUndo];
-    cpu_.raise(x86::kGeneralProtection, 0);
+    raise_at_branch();
     return 0;
   }
   cpu_.rip = target;
   if (must_leave()) return 0;
-  const uint64_t host = look_up(target);
-  if (host != 0) remember_indirect(target, host);
+  uint64_t host = look_up(target);
+  if (host != 0) host = remember_indirect(target, host);
   return must_leave() ? 0 : host;
+}
+
+/// #GP belongs to the branch (SDM Vol. 2, JMP, CALL, RET), which is undone but for what CALL has pushed: processors leave
+/// that behind, too. Not executed again: the push may have changed its operand.
+void Runner::raise_at_branch() {
+  const uint64_t base = cache_->stub_address();
+  const uint64_t address = base + static_cast<uint32_t>(state_.scratch[kScratchBranch] - base);
+  const Fragment* from = cache_->fragment_at(address);
+  CHECK(from != nullptr);
+  const auto branch = std::ranges::find(from->branches, address - from->host, &BranchSite::host_offset);
+  CHECK(branch != from->branches.end());
+  cpu_.rip = from->linear_page + branch->guest_offset;
+  cpu_.gpr[x86::kRsp] -= static_cast<uint64_t>(int64_t{branch->stack_bytes});
+  cpu_.raise(x86::kGeneralProtection, 0);
 }
 
 uint64_t Runner::after_interpret(InterpretSite& site) {

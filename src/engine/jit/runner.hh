@@ -26,13 +26,14 @@
 namespace tenon::jit {
 
 class FaultInjection;
+struct Lockstep;
 
 struct RunnerOptions {
   TranslatorOptions translator;
   size_t cache_bytes = size_t{256} << 20;
 };
 
-class Runner final : public interp::Accelerator {
+class Runner final : public interp::Accelerator, private Elsewhere {
  public:
   static Result<std::unique_ptr<Runner>> create(interp::Cpu& cpu, const RunnerOptions& options);
   ~Runner() override;
@@ -49,6 +50,11 @@ class Runner final : public interp::Accelerator {
 
   /// For tests; before the vCPU runs.
   void start_fault_injection(uint64_t seed);
+
+  /// Before the vCPU runs; with TranslatorOptions::lockstep and strict_flags.
+  void start_lockstep();
+  /// Why the vCPU was stopped, or nullptr; the vCPU's thread.
+  const std::string* failure() const;
 
   void publish_counters() override;
 
@@ -80,7 +86,8 @@ class Runner final : public interp::Accelerator {
   void drop_indirect(unsigned privilege, bool keep_global);
   void drop_after_removal();
   void drop_stack_pages();
-  void remember_indirect(uint64_t rip, uint64_t host);
+  uint64_t remember_indirect(uint64_t rip, uint64_t host);
+  void raise_at_branch();
   void reset_return_stack() { reset_return_stack_ = true; }
 
   // --- Finding code.
@@ -91,6 +98,26 @@ class Runner final : public interp::Accelerator {
   bool watch(uint64_t gpa_page, uint64_t granules, const uint8_t* expected);
   bool copy_page(uint64_t gpa_page);
   void link_ready(Fragment& fragment);
+
+  // --- runner_look_ahead.cc: flags behind exits to other pages.
+  struct Look {
+    uint64_t linear = ~uint64_t{0};
+    uint64_t stamp = 0;
+    uint64_t gpa_page = 0;
+    uint64_t granules = 0;  // looked at; 0: nothing is known
+    uint16_t live = 0;
+  };
+  /// Fragments made from `granules` of `gpa_page` rely on what is in `looked` of the page they are listed under.
+  struct Dependent {
+    uint64_t looked = 0;
+    uint64_t gpa_page = 0;
+    uint64_t granules = 0;
+  };
+  uint16_t live_at(int64_t offset) override;
+  Look look_at(uint64_t linear);
+  void begin_looking(uint64_t linear_page);
+  void note_looks(uint64_t gpa_page, uint64_t granules);
+  void invalidate_dependents(uint64_t gpa_page, uint64_t granules);
 
   // --- runner_crossing.cc: instructions in two pages.
   const FetchLine* fetch_code_page(uint64_t rip);
@@ -110,6 +137,21 @@ class Runner final : public interp::Accelerator {
   void count_interpreted(x86::Op operation);
   void inject_faults(uint64_t rip);
 
+  // --- Lockstep (runner_lockstep.cc).
+  /// The interpreter's run of a block.
+  struct BlockRun {
+    unsigned count = 0;     // of instructions that are done
+    uint64_t last_rip = 0;  // of the last of them
+    bool faulted = false;   // at the next one
+  };
+  bool run_in_lockstep();
+  bool interpret_block(const Fragment& fragment, BlockRun& run);
+  std::string run_block_twice(uint64_t host);
+  bool run_translation(uint64_t host, const BlockRun& run);
+  uint64_t resume_in(const Fragment& fragment);
+  void report_difference(const std::string& difference);
+  std::string describe_code(uint64_t rip, uint64_t gpa);
+
   interp::Cpu& cpu_;
   interp::TranslatedState& state_;
   RunnerOptions options_;
@@ -118,6 +160,7 @@ class Runner final : public interp::Accelerator {
   std::unique_ptr<Translator> translator_;
   std::unique_ptr<HostThread> thread_;
   std::unique_ptr<FaultInjection> faults_;  // nullptr: none
+  std::unique_ptr<Lockstep> lockstep_;      // nullptr: translated code runs alone
 
   Mode mode_ = kModeInvalid;
   std::array<Mode, 2> last_mode_{kModeInvalid, kModeInvalid};  // by privilege: whose code `indirect` names
@@ -132,6 +175,11 @@ class Runner final : public interp::Accelerator {
   std::vector<uint16_t> indirect_used_[2][2];
   std::vector<uint16_t> code_pages_used_[2][2];
   std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
+  std::array<Look, 1024> looks_{};
+  uint64_t look_stamp_ = 1;
+  uint64_t looking_from_ = 0;                               // the page being translated
+  std::vector<std::pair<uint64_t, uint64_t>> relied_on_;    // physical page and granules, for the region being made
+  std::unordered_map<uint64_t, std::vector<Dependent>> dependents_;
   /// By second page: the first pages of instructions that go on there.
   std::unordered_map<uint64_t, std::vector<uint64_t>> crossing_;
   /// The page translated last, as find_region wants it.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/check.hh"
 #include "engine/jit/emitter.hh"
 
 namespace tenon::jit {
@@ -11,6 +12,7 @@ namespace {
 
 /// Room that no region of the largest size needs more than; 64 instructions of at most 400 bytes, hot and cold.
 constexpr size_t kRoomBytes = 32 << 10;
+constexpr size_t kIndirectEntryRoomBytes = 128;
 
 uint16_t guest_bytes(const Region& region) {
   unsigned bytes = 0;
@@ -18,16 +20,29 @@ uint16_t guest_bytes(const Region& region) {
   return static_cast<uint16_t>(bytes);
 }
 
+/// Its branches leave the region, also those to its own start.
+void keep_first_block(Region& region) {
+  RegionBlock& block = region.blocks[0];
+  block.next = RegionBlock::kOutside;
+  block.taken = RegionBlock::kOutside;
+  block.loop_head = false;
+  region.block_count = 1;
+  region.insn_count = block.count;
+}
+
 }  // namespace
 
 Translator::Translator(interp::Cpu& cpu, CodeCache& cache, const TranslatorStubs& stubs,
                        const TranslatorOptions& options)
-    : cache_(cache), options_(options), emitter_(std::make_unique<Emitter>(cpu, stubs, options_, region_)) {}
+    : stubs_(stubs), cache_(cache), options_(options), emitter_(std::make_unique<Emitter>(cpu, stubs, options_, region_)) {}
 
 Translator::~Translator() = default;
 
-void Translator::find(std::span<const uint8_t, 4096> page, unsigned offset) {
-  find_region(page, offset, {.strict_flags = options_.strict_flags, .insns_max = options_.insns_max}, region_);
+void Translator::find(std::span<const uint8_t, 4096> page, unsigned offset, Elsewhere& elsewhere) {
+  const RegionOptions options{
+      .strict_flags = options_.strict_flags, .insns_max = options_.insns_max, .elsewhere = &elsewhere};
+  find_region(page, offset, options, region_);
+  if (options_.lockstep) keep_first_block(region_);
 }
 
 bool Translator::find_crossing(std::span<const uint8_t> tail, std::span<const uint8_t> head, unsigned offset) {
@@ -58,6 +73,22 @@ Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool gl
   const bool crossing = second_gpa_page != kNoSecondPage;
   const uint32_t second = crossing ? cache_.mapping_number(linear_page + kPageSize, second_gpa_page) : 0;
   if (!emitter_->run(Assembler(room.buffer, room.executable), *fragment, second)) return nullptr;
+  return cache_.add(std::move(fragment));
+}
+
+Fragment* Translator::make_indirect_entry(uint64_t rip, const Fragment& target) {
+  auto fragment = std::make_unique<Fragment>();
+  fragment->linear_page = target.linear_page;
+  fragment->gpa_page = target.gpa_page;
+  fragment->mode = target.mode | kModeIndirect;
+  fragment->global = target.global;
+  fragment->granules = target.granules;
+  fragment->entries.push_back({.rip = rip, .host_offset = 0});
+  const CodeCache::Room room = cache_.reserve(kIndirectEntryRoomBytes);  // `target` may be gone
+  Assembler assembler(room.buffer, room.executable);
+  fragment->slots.push_back(emit_indirect_entry(assembler, rip, stubs_.runtime));
+  CHECK(!assembler.overflowed());
+  fragment->size_bytes = static_cast<uint32_t>(assembler.offset());
   return cache_.add(std::move(fragment));
 }
 

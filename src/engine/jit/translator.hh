@@ -20,15 +20,17 @@ namespace tenon::jit {
 struct TranslatorOptions {
   bool strict_flags = false;        // arithmetic flags are exact at every fault, also where no guest could tell
   bool count_instructions = false;  // TranslatedState::translated_instructions
+  bool lockstep = false;  // a fragment is one block, and what cannot be repeated is interpreted (lockstep.hh)
   unsigned insns_max = kRegionInsnsMax;
 };
 
 /// Stubs that depend on how branches are translated, beside runtime.hh's.
 struct TranslatorStubs {
   Stubs runtime;
-  /// Jumped to with R10 = guest RIP after a miss of the shadow return stack: empties it, polls, looks into the
-  /// indirect-branch cache. By privilege.
+  /// Jumped to with R10 = guest RIP after a miss of the shadow return stack: empty it, look into the indirect-branch
+  /// cache. By privilege. return_miss: TranslatedState::return_miss; return_mismatch: the guest's RCX is in R11.
   uint64_t return_miss[2] = {};
+  uint64_t return_mismatch[2] = {};
   /// enter() target that first makes the registers live that were so at the last exit, then goes to
   /// scratch[kScratchResume].
   uint64_t resume_vector = 0;
@@ -46,17 +48,24 @@ class Translator {
   ~Translator();
 
   /// What will be translated at page[offset]: to be watched before its bytes are relied on.
-  void find(std::span<const uint8_t, 4096> page, unsigned offset);
+  void find(std::span<const uint8_t, 4096> page, unsigned offset, Elsewhere& elsewhere);
   /// The same for the one instruction that starts with all of `tail`, at `offset` of its page, and goes on with `head`
   /// in the next one. False: there is none.
   bool find_crossing(std::span<const uint8_t> tail, std::span<const uint8_t> head, unsigned offset);
   const Region& region() const { return region_; }
+  /// From the next find() on.
+  void set_insns_max(unsigned insns_max) { options_.insns_max = insns_max; }
 
   /// Emits the found region. nullptr: nothing there can be translated (its first instruction crosses the page or is
   /// none): the interpreter's.
   Fragment* translate(uint64_t linear_page, uint64_t gpa_page, bool global, Mode mode, uint64_t second_gpa_page);
 
+  /// Makes the way to `rip` in `target` for indirect branches: code that TranslatedState::indirect can name, which goes
+  /// on only when R10 is `rip` and nothing is pending. A fragment of its own, with kModeIndirect, to be linked.
+  Fragment* make_indirect_entry(uint64_t rip, const Fragment& target);
+
  private:
+  const TranslatorStubs& stubs_;
   CodeCache& cache_;
   TranslatorOptions options_;
   Region region_;
