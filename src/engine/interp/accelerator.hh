@@ -39,12 +39,6 @@ class Accelerator {
   virtual void publish_counters() {}
 };
 
-/// One line of the indirect-branch cache: negative_target + guest RIP = 0 means `host` is where to go.
-struct IndirectEntry {
-  uint64_t negative_target;  // empty: of an address that is looked up elsewhere
-  uint64_t host;
-};
-
 /// The fields of Cpu that translated code and its entry and exit stubs use beside gpr, flags and the soft TLB. GS base
 /// is the address of Cpu while translated code runs.
 struct alignas(64) TranslatedState {
@@ -63,9 +57,11 @@ struct alignas(64) TranslatedState {
   uint64_t engine_stack = 0;             // RSP of the C++ code that entered
   uint64_t return_stack = 0;             // RSP to go on with: the shadow return stack
   uint64_t return_stack_top = 0;         // empty
+  uint64_t return_miss = 0;              // where a return goes that finds it empty, with R10 = guest RIP
   uint64_t scratch[8] = {};              // spill slots of templates
   uint64_t index_mask = 0;               // PEXT masks: index bits of the soft TLB (21:12)
   uint64_t page_number_mask = 0;         // all bits above the page offset
+  uint64_t page_offset_mask = 0;         // the others
   uint64_t indirect_mask = 0;            // bits of a RIP that index `indirect`
   uint64_t stack_negative_page[2] = {};  // one-entry TLB for the stack, by CPL 3 or not: as TlbEntry::negative_page,
   uint64_t stack_addend[2] = {};         // host address - linear address; the page is writable
@@ -75,8 +71,10 @@ struct alignas(64) TranslatedState {
   uint32_t refills_to_failure = 0;  // fault injection: counts down, the refill that makes it 0 fails; 0: none does
   /// By privilege (0: CPL 0-2, 1: CPL 3): which mapping each page of code has now; see jit/code_cache.hh.
   std::array<std::array<uint32_t, kCodePages>, 2> code_pages{};
-  /// By privilege. All zero, which is no valid state, until the owner of the translated code makes the entries empty.
-  std::array<std::array<IndirectEntry, kIndirectEntries>, 2> indirect{};
+  /// The indirect-branch cache, by privilege and bits of the RIP: where a branch goes with R10 = guest RIP; the code
+  /// there looks whether it is its own. All zero, which is no valid state, until the owner of the translated code makes
+  /// the entries empty.
+  std::array<std::array<uint64_t, kIndirectEntries>, 2> indirect{};
 };
 
 }  // namespace tenon::interp

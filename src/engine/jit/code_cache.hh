@@ -47,8 +47,8 @@
 
 namespace tenon::jit {
 
-/// Everything beside the bytes that translation depends on; one byte, see translator.hh.
-using Mode = uint8_t;
+/// Everything beside the bytes that translation depends on; fits a page offset, see mode.hh.
+using Mode = uint16_t;
 
 /// A place where a fragment is entered: a block's start.
 struct FragmentEntry {
@@ -71,6 +71,13 @@ struct SideEntry {
   uint32_t host_offset = 0;   // where the instruction's code starts
   uint16_t guest_offset = 0;  // from the start of the page
   bool resumable = false;     // the code here can be entered: it relies on nothing but guest state
+};
+
+/// An indirect branch or return, to be found when its target turns out to be no canonical address.
+struct BranchSite {
+  uint32_t host_offset = 0;   // its name, with the fragment's address
+  uint16_t guest_offset = 0;  // from the start of the page
+  int32_t stack_bytes = 0;    // what it has added to RSP
 };
 
 /// An instruction that the interpreter executes in the middle of translated code.
@@ -101,6 +108,7 @@ struct Fragment {
   std::vector<FragmentEntry> entries;
   std::vector<LinkSlot> slots;                        // sorted by stub_offset
   std::vector<SideEntry> side;                        // sorted by host_offset
+  std::vector<BranchSite> branches;
   std::vector<std::unique_ptr<InterpretSite>> sites;  // their addresses are in the code
 
   /// The slot whose stub's `call` returns to `return_address`; nullptr: none.

@@ -1,7 +1,12 @@
 // How blocks end: jumps, calls, returns, and the polls that let other threads get the vCPU's attention.
 //
-// Every loop passes a poll: loop heads inside the region, branches backward out of it, and indirect jumps poll; calls do
-// not, because endless calls run over the end of the shadow return stack, which leaves translated code.
+// Every loop passes a poll: loop heads inside the region, branches backward out of it, and the ways in for indirect
+// branches poll; calls do not, because endless calls run over the guest's stack.
+//
+// Indirect branches and returns do not know what flags their targets read, so they change none, and they do not look at
+// what they find: an indirect branch jumps to where the indirect-branch cache says, a return to where the shadow return
+// stack says, with the guest RIP in R10, and it is the code there that compares R10 with its own RIP (LEA and JRCXZ, no
+// flags) and has it looked up where they differ. So a branch is two instructions, a return is RET.
 #include "base/check.hh"
 #include "engine/jit/emitter.hh"
 #include "engine/x86/decode_table.hh"
@@ -16,9 +21,11 @@ using x86::Operand;
 
 bool fits_int32(uint64_t value) { return static_cast<uint64_t>(static_cast<int32_t>(value)) == value; }
 
-constexpr unsigned kIndirectShift = 3;  // RIP bits 14:3 index the indirect-branch cache
-constexpr int32_t kIndirectMask = (interp::TranslatedState::kIndirectEntries - 1) << 4;
-static_assert(sizeof(interp::IndirectEntry) == 16);
+/// R10, the guest RIP, replaced by where the indirect-branch cache says. R11 changes.
+HostOperand cached_target(Assembler& assembler, unsigned privilege_index) {
+  assembler.pext(kHostR11, kHostR10, HostOperand::state(state::kIndirectMask));
+  return HostOperand::state(state::indirect_table(privilege_index), kHostR11, 3);
+}
 
 }  // namespace
 
@@ -80,7 +87,7 @@ void Emitter::emit_end(const RegionBlock& block, unsigned index) {
     case BlockEnd::kConditional: return emit_conditional(block, last);
     case BlockEnd::kCall: return emit_call(block, last, index);
     case BlockEnd::kIndirectJump: return emit_indirect_jump(last);
-    case BlockEnd::kIndirectCall: return emit_indirect_call(block, last);
+    case BlockEnd::kIndirectCall: return emit_indirect_call(block, last, index);
     case BlockEnd::kReturn: return emit_return(last);
     case BlockEnd::kStop: return;  // the interpreter has executed it and knows where to go on
     case BlockEnd::kUndecodable: return exit_to(end_rip, start_rip);
@@ -122,19 +129,17 @@ void Emitter::emit_counter_branch(const RegionBlock& block, const RegionInsn& re
 
 // --- Calls and returns.
 
-/// Guest stack and shadow stack get the return address.
+/// The guest's stack gets the return address.
 void Emitter::push_return_address(const RegionInsn& insn) {
   const uint64_t address = next_rip(insn);
   HostOperand to = check(insn, stack_address(-8), 8, Access::kWrite, insn.live_before != 0);
   if (fits_int32(address)) {
     asm_.store_immediate(to, static_cast<int32_t>(address));
-    asm_.push_immediate(static_cast<int32_t>(address));
   } else {
     to = collapse(to);
     r11_is_stack_ = false;
     asm_.mov_immediate(kHostR11, address);
     asm_.store(to, kHostR11);
-    asm_.push(kHostR11);
   }
   asm_.lea(kHostR9, HostOperand::at(kHostR9, -8));
 }
@@ -144,7 +149,7 @@ void Emitter::emit_call(const RegionBlock& block, const RegionInsn& insn, unsign
   push_return_address(insn);
   const uint64_t target = fragment_.linear_page + static_cast<uint64_t>(block.taken_offset);
   cold_exits_.push_back({.from = asm_.call_forward(), .target_rip = target, .is_poll = false});
-  asm_.lea(kHostRsp, HostOperand::at(kHostRsp, 8));
+  emit_return_site(next_rip(insn));
   go_to(block.next, next_rip(insn), 0, index + 1);
 }
 
@@ -160,49 +165,38 @@ void Emitter::load_target(const RegionInsn& region_insn) {
 void Emitter::emit_indirect_jump(const RegionInsn& insn) {
   if (insn.insn.operand_size != 8) return interpret(insn, true);
   load_target(insn);
-  indirect_lookup(insn, 0);
+  name_branch(insn, 0);
+  asm_.jmp_indirect(cached_target(asm_, privilege(mode_)));
 }
 
-void Emitter::emit_indirect_call(const RegionBlock& block, const RegionInsn& insn) {
+void Emitter::emit_indirect_call(const RegionBlock& block, const RegionInsn& insn, unsigned index) {
   if (insn.insn.operand_size != 8) return interpret(insn, true);
-  const HostOperand target = HostOperand::state(state::scratch(kScratchValue));
-  load_target(insn);
-  asm_.store(target, kHostR10);
-  push_return_address(insn);
-  const Fixup call = asm_.call_forward();
-  asm_.lea(kHostRsp, HostOperand::at(kHostRsp, 8));
-  go_to(block.next, next_rip(insn), 0, kRegionBlocksMax);  // never falls through: the look-up stands in between
-  asm_.bind(call);
-  asm_.mov(kHostR10, target);
-  indirect_lookup(insn, -8);
+  // The push may change memory and RSP, and needs R10.
+  if (insn.insn.is_memory || insn.insn.rm == x86::kRsp) {
+    const HostOperand target = HostOperand::state(state::scratch(kScratchValue));
+    load_target(insn);
+    asm_.store(target, kHostR10);
+    push_return_address(insn);
+    asm_.mov(kHostR10, target);
+  } else {
+    push_return_address(insn);
+    load_target(insn);
+  }
+  name_branch(insn, -8);
+  asm_.call_indirect(cached_target(asm_, privilege(mode_)));
+  emit_return_site(next_rip(insn));
+  go_to(block.next, next_rip(insn), 0, index + 1);
 }
 
-/// Jumps to R10 by the indirect-branch cache. `stack_bytes`: what the instruction has added to RSP.
-void Emitter::indirect_lookup(const RegionInsn& insn, int32_t stack_bytes) {
-  const size_t table = state::indirect_table(privilege(mode_));
-  const HostOperand saved_rcx = HostOperand::state(state::scratch(kScratchRcx));
-  asm_.pext(kHostR11, kHostR10, HostOperand::state(state::kIndirectMask));
-  asm_.lea(kHostR11, HostOperand::at(kHostR11, kHostR11, 0));
-  asm_.store(saved_rcx, kHostRcx);
-  asm_.mov(kHostRcx, HostOperand::state(state::kPoke), false);
-  const Fixup quiet = asm_.jrcxz_forward();
-  const Fixup miss = asm_.jmp_short_forward();
-  asm_.bind_short(quiet);
-  asm_.mov(kHostRcx, HostOperand::state(table + offsetof(interp::IndirectEntry, negative_target), kHostR11, 3));
-  asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0));
-  const Fixup hit = asm_.jrcxz_forward();
-  asm_.bind_short(miss);
-  asm_.mov(kHostRcx, saved_rcx);
-  cold_misses_.push_back({.from = asm_.jmp_forward(),
-                                 .rip = rip_of(insn.offset),
-                                 .stack_bytes = stack_bytes,
-                                 .stub = stubs_.runtime.exit_indirect});
-  asm_.bind_short(hit);
-  asm_.mov(kHostRcx, saved_rcx);
-  asm_.jmp_indirect(HostOperand::state(table + offsetof(interp::IndirectEntry, host), kHostR11, 3));
+/// Says which branch this is, should its target be no canonical address. `stack_bytes`: what it has added to RSP.
+void Emitter::name_branch(const RegionInsn& insn, int32_t stack_bytes) {
+  fragment_.branches.push_back({.host_offset = static_cast<uint32_t>(asm_.offset()),
+                                .guest_offset = insn.offset,
+                                .stack_bytes = stack_bytes});
+  asm_.store_immediate(HostOperand::state(state::scratch(kScratchBranch)), static_cast<int32_t>(asm_.address()), false);
 }
 
-/// RET: the shadow stack says where the host code of the return address is, if it names the same guest address.
+/// RET: the shadow stack says where the return site's host code is, if R10 is what that expects.
 void Emitter::emit_return(const RegionInsn& region_insn) {
   const Insn& insn = region_insn.insn;
   if (insn.operand_size != 8) return interpret(region_insn, true);
@@ -210,48 +204,37 @@ void Emitter::emit_return(const RegionInsn& region_insn) {
   const int32_t stack_bytes = 8 + (pops ? static_cast<int32_t>(insn.immediate & 0xffff) : 0);
   asm_.mov(kHostR10, check(region_insn, stack_address(0), 8, Access::kRead, region_insn.live_before != 0));
   asm_.lea(kHostR9, HostOperand::at(kHostR9, stack_bytes));
-  // RCX = target - shadow, without flags: NOT and LEA.
-  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
-  asm_.mov(kHostRcx, HostOperand::at(kHostRsp, 8));
-  asm_.encode({.opcode = 0xf7, .w = true, .has_modrm = true, .reg = 2, .rm = HostOperand::r(kHostRcx)});
-  asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0, 1));
-  const Fixup hit = asm_.jrcxz_forward();
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
-  cold_misses_.push_back({.from = asm_.jmp_forward(),
-                                 .rip = rip_of(region_insn.offset),
-                                 .stack_bytes = stack_bytes,
-                                 .stub = stubs_.return_miss[privilege(mode_)]});
-  asm_.bind_short(hit);
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
+  name_branch(region_insn, stack_bytes);
   asm_.ret();
+}
+
+/// Behind a call: a RET has come here with its guest RIP in R10; `rip` is the one that belongs here.
+void Emitter::emit_return_site(uint64_t rip) {
+  r11_is_stack_ = false;
+  const uint64_t negative = uint64_t{0} - rip;
+  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
+  if (fits_int32(negative)) {
+    asm_.lea(kHostRcx, HostOperand::at(kHostR10, static_cast<int32_t>(negative)));
+  } else {
+    asm_.mov_immediate(kHostRcx, negative);
+    asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0));
+  }
+  const Fixup same = asm_.jrcxz_forward();
+  asm_.jmp(stubs_.return_mismatch[privilege(mode_)]);
+  asm_.bind_short(same);
+  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
 }
 
 // --- The stubs behind them.
 
 namespace {
 
-/// Empties the shadow stack, polls, looks R10 up and goes there, or leaves. Flags stay.
-uint64_t make_return_miss(Assembler& assembler, const Stubs& runtime, unsigned privilege_index) {
+/// Empties the shadow stack and goes on as an indirect branch to R10. Flags stay. `mismatch`: where RCX is in R11.
+uint64_t make_return_miss(Assembler& assembler, unsigned privilege_index, bool mismatch) {
   const uint64_t start = assembler.address();
-  const size_t table = state::indirect_table(privilege_index);
+  if (mismatch) assembler.mov(kHostRcx, HostOperand::r(kHostR11));
   assembler.mov(kHostRsp, HostOperand::state(state::kReturnStackTop));
-  assembler.pext(kHostR11, kHostR10, HostOperand::state(state::kIndirectMask));
-  assembler.lea(kHostR11, HostOperand::at(kHostR11, kHostR11, 0));
-  const HostOperand saved_rcx = HostOperand::state(state::scratch(kScratchRcx));
-  assembler.store(saved_rcx, kHostRcx);
-  assembler.mov(kHostRcx, HostOperand::state(state::kPoke), false);
-  const Fixup quiet = assembler.jrcxz_forward();
-  const Fixup miss = assembler.jmp_short_forward();
-  assembler.bind_short(quiet);
-  assembler.mov(kHostRcx, HostOperand::state(table + offsetof(interp::IndirectEntry, negative_target), kHostR11, 3));
-  assembler.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0));
-  const Fixup hit = assembler.jrcxz_forward();
-  assembler.bind_short(miss);
-  assembler.mov(kHostRcx, saved_rcx);
-  assembler.jmp(runtime.exit_indirect);
-  assembler.bind_short(hit);
-  assembler.mov(kHostRcx, saved_rcx);
-  assembler.jmp_indirect(HostOperand::state(table + offsetof(interp::IndirectEntry, host), kHostR11, 3));
+  assembler.jmp_indirect(cached_target(assembler, privilege_index));
   return start;
 }
 
@@ -266,14 +249,48 @@ uint64_t make_resume(Assembler& assembler, bool vector, bool x87, const Stubs& r
 }  // namespace
 
 TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime) {
-  static_assert(kIndirectShift == 3 && kIndirectMask == 0xfff0);
   TranslatorStubs stubs;
   stubs.runtime = runtime;
-  for (unsigned i = 0; i < 2; ++i) stubs.return_miss[i] = make_return_miss(assembler, runtime, i);
+  for (unsigned i = 0; i < 2; ++i) {
+    stubs.return_miss[i] = make_return_miss(assembler, i, false);
+    stubs.return_mismatch[i] = make_return_miss(assembler, i, true);
+  }
   stubs.resume_vector = make_resume(assembler, true, false, runtime);
   stubs.resume_x87 = make_resume(assembler, false, true, runtime);
   stubs.resume_both = make_resume(assembler, true, true, runtime);
   return stubs;
+}
+
+// --- The way in for indirect branches.
+
+/// Jumped to with R10 = guest RIP by what bits 14:3 of it chose from the indirect-branch cache. R10 - rip + 8 * poke is
+/// 0 only where the RIPs are the same and nothing is pending: R10 = rip - 8 * poke would have chosen another entry.
+LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, const Stubs& runtime) {
+  const uint64_t negative = uint64_t{0} - rip;
+  const bool near = fits_int32(negative);
+  assembler.mov(kHostR11, HostOperand::r(kHostRcx));
+  if (!near) {
+    assembler.mov_immediate(kHostRcx, negative);
+    assembler.lea(kHostR10, HostOperand::at(kHostR10, kHostRcx, 0));
+  }
+  assembler.mov(kHostRcx, HostOperand::state(state::kPoke), false);
+  assembler.lea(kHostRcx, HostOperand::at(kHostR10, kHostRcx, 3, near ? static_cast<int32_t>(negative) : 0));
+  const Fixup same = assembler.jrcxz_forward();
+  if (!near) {
+    assembler.mov_immediate(kHostRcx, rip);
+    assembler.lea(kHostR10, HostOperand::at(kHostR10, kHostRcx, 0));
+  }
+  assembler.mov(kHostRcx, HostOperand::r(kHostR11));
+  assembler.jmp(runtime.exit_indirect);
+  assembler.bind_short(same);
+  assembler.mov(kHostRcx, HostOperand::r(kHostR11));
+  LinkSlot slot{.target_rip = rip};
+  const Fixup link = assembler.jmp_forward();
+  slot.rel32_offset = link.at;
+  slot.stub_offset = static_cast<uint32_t>(assembler.offset());
+  assembler.bind(link);
+  assembler.call(runtime.exit_link);
+  return slot;
 }
 
 }  // namespace tenon::jit

@@ -169,17 +169,17 @@ void Emitter::emit_stack_check(const RegionInsn& insn, const StackGroup& group) 
     // R10 = offset in the page; its page bits and those of the last byte's offset must all be 0.
     asm_.mov(kHostR10, negative_page);
     asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostR9, 0, group.low));
-    asm_.mov(kHostR11, HostOperand::state(state::kPageNumberMask));
-    asm_.store(HostOperand::state(state::scratch(kScratchRcx)), kHostRcx);
+    const HostOperand page_number = HostOperand::state(state::kPageNumberMask);
+    asm_.mov(kHostR11, HostOperand::r(kHostRcx));
     asm_.lea(kHostRcx, HostOperand::at(kHostR10, span - 1));
-    asm_.pext(kHostR10, kHostR10, HostOperand::r(kHostR11));
-    asm_.pext(kHostRcx, kHostRcx, HostOperand::r(kHostR11));
+    asm_.pext(kHostR10, kHostR10, page_number);
+    asm_.pext(kHostRcx, kHostRcx, page_number);
     asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0));
     const Fixup hit = asm_.jrcxz_forward();
-    asm_.mov(kHostRcx, HostOperand::state(state::scratch(kScratchRcx)));
+    asm_.mov(kHostRcx, HostOperand::r(kHostR11));
     cold.from = asm_.jmp_forward();
     asm_.bind_short(hit);
-    asm_.mov(kHostRcx, HostOperand::state(state::scratch(kScratchRcx)));
+    asm_.mov(kHostRcx, HostOperand::r(kHostR11));
   }
   cold_stacks_.push_back(cold);
   stack_ = {.active = true, .low = group.low, .high = group.high, .rsp = 0};

@@ -23,6 +23,18 @@ bool emitted_by_end(BlockEnd end) {
   }
 }
 
+/// Whether it does the same again from the same state: what lockstep relies on.
+bool is_repeatable(const Insn& insn) {
+  switch (insn.row->op) {
+    case x86::Op::kRdtsc:
+    case x86::Op::kRdtscp:
+    case x86::Op::kRdpmc:
+    case x86::Op::kRdrand:
+    case x86::Op::kRdseed: return false;
+    default: return (insn.row->flags & x86::kRep) == 0;  // strings go in portions
+  }
+}
+
 }  // namespace
 
 size_t gpr_offset(unsigned guest) { return offsetof(interp::Cpu, gpr) + guest * sizeof(uint64_t); }
@@ -38,13 +50,14 @@ const size_t kVectorLive = in_translated(offsetof(interp::TranslatedState, vecto
 const size_t kX87Live = in_translated(offsetof(interp::TranslatedState, x87_live));
 const size_t kIndexMask = in_translated(offsetof(interp::TranslatedState, index_mask));
 const size_t kPageNumberMask = in_translated(offsetof(interp::TranslatedState, page_number_mask));
+const size_t kPageOffsetMask = in_translated(offsetof(interp::TranslatedState, page_offset_mask));
 const size_t kIndirectMask = in_translated(offsetof(interp::TranslatedState, indirect_mask));
 const size_t kInstructions = in_translated(offsetof(interp::TranslatedState, translated_instructions));
 const size_t kReturnStackTop = in_translated(offsetof(interp::TranslatedState, return_stack_top));
 
 size_t indirect_table(unsigned privilege) {
   return in_translated(offsetof(interp::TranslatedState, indirect)) +
-         privilege * sizeof(interp::IndirectEntry) * interp::TranslatedState::kIndirectEntries;
+         privilege * sizeof(uint64_t) * interp::TranslatedState::kIndirectEntries;
 }
 
 size_t code_page(unsigned privilege, uint64_t linear) {
@@ -70,6 +83,7 @@ bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t secon
   fragment_.entries.clear();
   fragment_.slots.clear();
   fragment_.side.clear();
+  fragment_.branches.clear();
   fragment_.sites.clear();
   block_address_.fill(0);
   block_fixups_.clear();
@@ -77,7 +91,6 @@ bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t secon
   cold_loads_.clear();
   cold_exits_.clear();
   cold_poll_exits_.clear();
-  cold_misses_.clear();
   cold_stacks_.clear();
   plan();
   for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
@@ -86,6 +99,7 @@ bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t secon
   fragment.entries = fragment_.entries;
   fragment.slots = fragment_.slots;
   fragment.side = fragment_.side;
+  fragment.branches = fragment_.branches;
   fragment.sites = std::move(fragment_.sites);
   fragment.size_bytes = static_cast<uint32_t>(asm_.offset());
   return !asm_.overflowed();
@@ -178,6 +192,7 @@ void Emitter::count_block(const RegionBlock& block) {
 
 /// Whether the host may execute it as it is: exposed to the guest, and allowed by control registers.
 bool Emitter::is_allowed(const Insn& insn, EmitKind kind) const {
+  if (options_.lockstep && !is_repeatable(insn)) return false;
   if (!cpu_.features.test(static_cast<size_t>(x86::required_feature(insn)))) return false;
   const bool vector = kind == EmitKind::kVector || kind == EmitKind::kVectorX87;
   const bool x87 = kind == EmitKind::kX87 || kind == EmitKind::kVectorX87;
@@ -266,7 +281,6 @@ void Emitter::emit_cold() {
     asm_.call(load.stub);
     asm_.jmp(load.back);
   }
-  emit_cold_misses();
   emit_cold_exits();
 }
 
@@ -277,16 +291,6 @@ void Emitter::emit_cold_fills() {
     if (fill.entry_offset >= 0) asm_.mov_immediate(kHostR11, static_cast<uint64_t>(fill.entry_offset));
     asm_.call(fill.stub);
     asm_.jmp(fill.retry);
-  }
-}
-
-void Emitter::emit_cold_misses() {
-  for (const ColdMiss& miss : cold_misses_) {
-    asm_.bind(miss.from);
-    asm_.mov_immediate(kHostR11, miss.rip);
-    asm_.store(HostOperand::state(state::scratch(kScratchBranchRip)), kHostR11);
-    asm_.store_immediate(HostOperand::state(state::scratch(kScratchBranchUndo)), miss.stack_bytes);
-    asm_.jmp(miss.stub);
   }
 }
 

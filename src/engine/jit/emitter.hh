@@ -5,7 +5,7 @@
 // point an instruction: everything that can leave (checks of memory) comes before the first change of guest state.
 //
 // Each memory check exists in two forms: the short one changes flags and is used where they are dead, the other keeps
-// them (PEXT, LEA, JRCXZ) and spills RCX for a moment.
+// them (PEXT, LEA, JRCXZ), with the guest's RCX in R11 for a moment: through memory it would come back late.
 #pragma once
 
 #include <memory>
@@ -82,13 +82,6 @@ class Emitter {
     Fixup from;
     uint64_t target_rip = 0;
   };
-  /// An indirect branch that was not found: what it takes to undo it goes to scratch, for targets that are not canonical.
-  struct ColdMiss {
-    Fixup from;
-    uint64_t rip = 0;
-    int32_t stack_bytes = 0;
-    uint64_t stub = 0;
-  };
   struct BlockFixup {
     Fixup from;
     uint8_t block = 0;
@@ -102,7 +95,6 @@ class Emitter {
   void emit_insn(const RegionInsn& insn);
   void emit_cold();
   void emit_cold_fills();
-  void emit_cold_misses();
   void emit_cold_exits();
   void guard_second_page();
   void count_block(const RegionBlock& block);
@@ -180,11 +172,12 @@ class Emitter {
   void emit_counter_branch(const RegionBlock& block, const RegionInsn& insn);
   void emit_call(const RegionBlock& block, const RegionInsn& insn, unsigned index);
   void emit_indirect_jump(const RegionInsn& insn);
-  void emit_indirect_call(const RegionBlock& block, const RegionInsn& insn);
+  void emit_indirect_call(const RegionBlock& block, const RegionInsn& insn, unsigned index);
   void emit_return(const RegionInsn& insn);
   void push_return_address(const RegionInsn& insn);
   void load_target(const RegionInsn& insn);
-  void indirect_lookup(const RegionInsn& insn, int32_t stack_bytes);
+  void name_branch(const RegionInsn& insn, int32_t stack_bytes);
+  void emit_return_site(uint64_t rip);
   void poll(uint64_t rip, bool flags_live);
   void go_to(uint8_t block, uint64_t rip, uint64_t from_rip, unsigned next_block);
   void branch_to(Fixup from, uint8_t block, uint64_t target_rip, uint64_t from_rip);
@@ -221,8 +214,10 @@ class Emitter {
   std::vector<ColdLoad> cold_loads_;
   std::vector<ColdExit> cold_exits_;
   std::vector<ColdPollExit> cold_poll_exits_;
-  std::vector<ColdMiss> cold_misses_;
 };
+
+/// Emits Translator::make_indirect_entry()'s code; the slot is its way on.
+LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, const Stubs& runtime);
 
 // --- Where things are, for all emitters.
 
@@ -232,7 +227,7 @@ inline HostOperand home(unsigned guest) { return HostOperand::state(gpr_offset(g
 /// Offsets in Cpu of what templates use.
 namespace state {
 size_t scratch(unsigned slot);
-extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kIndirectMask, kInstructions,
+extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kPageOffsetMask, kIndirectMask, kInstructions,
     kReturnStackTop;
 size_t indirect_table(unsigned privilege);
 size_t code_page(unsigned privilege, uint64_t linear);
@@ -242,11 +237,9 @@ size_t stack_addend(unsigned privilege);
 
 /// Uses of TranslatedState::scratch.
 enum ScratchSlot : unsigned {
-  kScratchRcx = 0,         // RCX while a flag-keeping check runs
-  kScratchValue = 1,       // PUSH of memory, target of an indirect call
-  kScratchBranchRip = 2,   // for ExitCode::kIndirect: the branch instruction, and what to add to RSP to undo it
-  kScratchBranchUndo = 3,
-  kScratchResume = 4,      // where the vector-loading entry goes
+  kScratchValue = 0,   // PUSH of memory, target of an indirect call
+  kScratchBranch = 1,  // for ExitCode::kIndirect: low half of the address that names the branch (BranchSite)
+  kScratchResume = 2,  // where the vector-loading entry goes
 };
 
 }  // namespace tenon::jit

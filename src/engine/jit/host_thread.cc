@@ -1,8 +1,7 @@
 // What a host thread needs to run translated code, and what becomes of the host's signals there.
 //
-// Memory of the shadow return stack, from low to high: a guard page, the stack, a page of sentinels, a guard page.
-// Sentinels stand for returns that no call here belongs to: each word is the address of Stubs::exit_indirect, so a RET
-// of the guest that by chance goes to that very number finds it and leaves, as any other miss does in the end. A fault
+// Memory of a shadow return stack, from low to high: a guard page, the stack, a page of sentinels, a guard page.
+// Sentinels stand for returns that no call here belongs to: each word is the address of Stubs::return_empty. A fault
 // in a guard page starts the stack anew and repeats the instruction; a return whose call was forgotten is a miss.
 //
 // A signal may come at any instruction of translated code, where RSP is no stack for C++: the thread has an alternate
@@ -59,7 +58,7 @@ Result<void> set_gs_base(uint64_t base) {
 }  // namespace
 
 struct HostThread::Host {
-  Mapping return_stack;
+  Mapping return_stacks[2];
   Mapping signal_stack;
   uint64_t exit_fault = 0;
   stack_t old_signal_stack{};
@@ -69,7 +68,7 @@ struct HostThread::Host {
   bool has_mask = false;
   bool has_timer = false;
 
-  Result<void> make_return_stack(Cpu& cpu, uint64_t sentinel);
+  Result<uint64_t> make_return_stack(unsigned privilege, uint64_t sentinel);
   Result<void> make_signal_stack();
   Result<void> choose_signals();
   Result<void> make_timer();
@@ -106,13 +105,13 @@ Result<void> install_timer_handler() {
 
 }  // namespace
 
-Result<void> HostThread::Host::make_return_stack(Cpu& cpu, uint64_t sentinel) {
+/// Returns its top.
+Result<uint64_t> HostThread::Host::make_return_stack(unsigned privilege, uint64_t sentinel) {
+  Mapping& return_stack = return_stacks[privilege];
   return_stack = TRY(guarded(kReturnStackBytes + kPageSize, "tenon:return-stack"));
   std::byte* const top = return_stack.data() + kPageSize + kReturnStackBytes;
   for (size_t at = 0; at < kPageSize; at += sizeof sentinel) std::memcpy(top + at, &sentinel, sizeof sentinel);
-  cpu.translated.return_stack_top = reinterpret_cast<uint64_t>(top);
-  cpu.translated.return_stack = cpu.translated.return_stack_top;
-  return {};
+  return reinterpret_cast<uint64_t>(top);
 }
 
 Result<void> HostThread::Host::make_signal_stack() {
@@ -152,7 +151,9 @@ Result<std::unique_ptr<HostThread>> HostThread::create(Cpu& cpu, uint64_t code, 
   this_thread = thread.get();
   Host& host = *thread->host_;
   host.exit_fault = stubs.exit_fault;
-  TRY(host.make_return_stack(cpu, stubs.exit_indirect));
+  for (unsigned privilege = 0; privilege < 2; ++privilege)
+    thread->return_stack_tops_[privilege] = TRY(host.make_return_stack(privilege, stubs.return_empty));
+  thread->reset_return_stack();
   TRY(host.make_signal_stack());
   TRY(install_timer_handler());
   TRY(host.choose_signals());
@@ -179,8 +180,8 @@ HostThread::~HostThread() {
 /// In the signal handler.
 bool HostThread::on_fault(HostFault& fault) {
   interp::TranslatedState& state = cpu_.translated;
-  const auto first = reinterpret_cast<uintptr_t>(host_->return_stack.data());
-  if (fault.address - first < host_->return_stack.size_bytes()) {
+  const Mapping& stack = host_->return_stacks[return_stack_];
+  if (fault.address - reinterpret_cast<uintptr_t>(stack.data()) < stack.size_bytes()) {
     fault.stack = state.return_stack_top;
     return true;
   }
@@ -190,7 +191,18 @@ bool HostThread::on_fault(HostFault& fault) {
   return true;
 }
 
-void HostThread::reset_return_stack() { cpu_.translated.return_stack = cpu_.translated.return_stack_top; }
+void HostThread::reset_return_stack() {
+  cpu_.translated.return_stack_top = return_stack_tops_[return_stack_];
+  cpu_.translated.return_stack = return_stack_tops_[return_stack_];
+  other_return_stack_ = return_stack_tops_[1 - return_stack_];
+}
+
+void HostThread::use_return_stack(unsigned privilege) {
+  if (privilege == return_stack_) return;
+  std::swap(cpu_.translated.return_stack, other_return_stack_);
+  return_stack_ = privilege;
+  cpu_.translated.return_stack_top = return_stack_tops_[privilege];
+}
 
 void HostThread::arm(uint64_t deadline_ns) {
   const uint64_t now = cpu_.clock->now_ns();

@@ -7,9 +7,9 @@
 //   guest R9 R10 R11                                      in Cpu::gpr (GS-relative)
 //   guest CF PF AF ZF SF OF                               in host RFLAGS; host DF = 0, AC = 0, TF = 0 always
 //   host R10, R11                                         scratch
-//   host RSP                                              shadow return stack (16 bytes a call: guest return RIP above
-//                                                         the host return address), in memory of its own with guard
-//                                                         pages
+//   host RSP                                              shadow return stack of host return addresses, in memory of its
+//                                                         own with guard pages; the code at each compares R10, the guest
+//                                                         RIP returned to, with its own
 //   GS base                                               address of the vCPU's interp::Cpu
 //   XMM/YMM 0-15, MXCSR                                   the guest's if TranslatedState::vector_live, else anything
 //   x87/MMX registers, control and status word            the guest's if x87_live, else anything
@@ -49,6 +49,7 @@ struct Stubs {
   // Jumped to:
   uint64_t exit_indirect = 0;   // R10 = guest RIP
   uint64_t exit_interpret = 0;  // R10 = InterpretSite*
+  uint64_t return_empty = 0;  // what an empty shadow return stack holds: goes to TranslatedState::return_miss
   // Called (their return address is the argument, and is popped):
   uint64_t exit_link = 0;
   // Called, return:
@@ -82,9 +83,11 @@ class HostThread {
   HostThread(const HostThread&) = delete;
   HostThread& operator=(const HostThread&) = delete;
 
-  /// Empties the shadow return stack: the next entry starts at its top, where every word above is a sentinel that leads
-  /// to Stubs::exit_indirect.
+  /// Empties both shadow return stacks: the next entry starts at the top, where every word above is a sentinel,
+  /// Stubs::return_empty.
   void reset_return_stack();
+  /// From now on the shadow return stack of `privilege` (0: CPL 0-2, 1: CPL 3) is in use; the other one stays as it is.
+  void use_return_stack(unsigned privilege);
   /// Call before entering translated code: makes sure that `poke` is set when VcpuSignal::deadline_ns() passes. Cheap
   /// when the deadline has not moved to an earlier time (one compare).
   void arm_deadline() {
@@ -106,6 +109,9 @@ class HostThread {
   void arm(uint64_t deadline_ns);
 
   interp::Cpu& cpu_;
+  uint64_t return_stack_tops_[2] = {};
+  uint64_t other_return_stack_ = 0;  // RSP of the one that is not in use
+  unsigned return_stack_ = 0;        // which is in use
   std::atomic<uint64_t> armed_ns_{kNoDeadline};  // the deadline that the timer runs for; the signal handler's, too
   std::unique_ptr<Host> host_;
 };

@@ -387,12 +387,11 @@ TEST_F(HostFaultsDeathTest, OutsideTranslatedCodeTheProcessDies) {
 TEST(ReturnStack, StartsAnewWhenItIsFull) {
   Runtime runtime;
   Registers{.flags = 0x0200}.put(runtime.cpu());
-  runtime.cpu().gpr[x86::kRcx] = 3 * HostThread::kReturnStackBytes / 16;
+  runtime.cpu().gpr[x86::kRcx] = 3 * HostThread::kReturnStackBytes / 8;
   const Registers before = Registers::of(runtime.cpu());
   runtime.run([&](Assembler& to) {
     to.lea(kHostRcx, HostOperand::at(kHostRcx, -1));
     const Fixup end = to.jrcxz_forward();
-    to.push_immediate(0x1234);
     to.call(to.address_of(0));
     to.bind_short(end);
     runtime.leave(to, 5);
@@ -409,37 +408,46 @@ TEST(ReturnStack, StartsAnewWhenItIsFull) {
   EXPECT_EQ(runtime.translated().return_stack, runtime.translated().return_stack_top);
 }
 
-/// What a guest's RET does, with its return address in R10: compares, then returns or leaves with 0xbad.
-void emit_return(Runtime& runtime, Assembler& to) {
-  to.cmp(kHostR10, HostOperand::at(kHostRsp, 8));
-  const Fixup miss = to.jcc_forward(kNotEqual);
-  to.ret();
-  to.bind(miss);
-  runtime.leave(to, 0xbad);
-}
-
-TEST(ReturnStack, EmptyItHoldsNoReturn) {
-  Runtime runtime;
-  for (const uint64_t address : {uint64_t{0}, ~uint64_t{0}, uint64_t{0x1234}}) {
-    runtime.run([&](Assembler& to) {
-      to.mov_immediate(kHostR10, address);
-      emit_return(runtime, to);
-    });
-    EXPECT_EQ(runtime.translated().exit_argument, 0xbadu);
-    EXPECT_EQ(runtime.translated().return_stack, runtime.translated().return_stack_top);
-  }
-}
-
-TEST(ReturnStack, AReturnToASentinelsNumberLeaves) {
+TEST(ReturnStack, AReturnThatFindsItEmptyLeaves) {
   Runtime runtime;
   for (int i = 0; i < 2000; ++i) {  // more than there are sentinels
+    const uint64_t address = uint64_t{0x123456789} * static_cast<unsigned>(i);
     runtime.run([&](Assembler& to) {
-      to.mov_immediate(kHostR10, runtime.stubs.exit_indirect);
-      emit_return(runtime, to);
+      to.mov_immediate(kHostR10, address);
+      to.ret();
     });
     ASSERT_EQ(runtime.exit_code(), ExitCode::kIndirect);
-    ASSERT_EQ(runtime.translated().exit_argument, runtime.stubs.exit_indirect);
+    ASSERT_EQ(runtime.translated().exit_argument, address);
+    runtime.translated().return_stack = runtime.translated().return_stack_top;  // as Translator's return_miss does
   }
+}
+
+TEST(ReturnStack, EachPrivilegeHasItsOwn) {
+  Runtime runtime;
+  const auto call = [&] {
+    runtime.run([&](Assembler& to) {
+      const Fixup over = to.call_forward();
+      to.bind(over);
+      runtime.leave(to, 5);
+    });
+  };
+  interp::TranslatedState& state = runtime.translated();
+  const uint64_t top = state.return_stack_top;
+  call();
+  EXPECT_EQ(state.return_stack, top - 8);
+  runtime.host->use_return_stack(1);
+  EXPECT_NE(state.return_stack_top, top);
+  EXPECT_EQ(state.return_stack, state.return_stack_top);
+  call();
+  call();
+  EXPECT_EQ(state.return_stack, state.return_stack_top - 16);
+  runtime.host->use_return_stack(0);
+  EXPECT_EQ(state.return_stack_top, top);
+  EXPECT_EQ(state.return_stack, top - 8);
+  runtime.host->reset_return_stack();
+  EXPECT_EQ(state.return_stack, top);
+  runtime.host->use_return_stack(1);
+  EXPECT_EQ(state.return_stack, state.return_stack_top);
 }
 
 // --- Poked from outside.

@@ -42,6 +42,7 @@ const HostOperand kVectorLive = TRANSLATED(vector_live), kX87Live = TRANSLATED(x
 const HostOperand kVectorWasLive = TRANSLATED(vector_was_live);  // and x87_was_live behind it
 const HostOperand kExitCode = TRANSLATED(exit_code), kExitArgument = TRANSLATED(exit_argument);
 const HostOperand kEngineStack = TRANSLATED(engine_stack), kReturnStack = TRANSLATED(return_stack);
+const HostOperand kReturnMiss = TRANSLATED(return_miss);
 const HostOperand kHostMxcsr = TRANSLATED(host_mxcsr), kGuestMxcsr = VECTOR(mxcsr);
 const HostOperand kX87Image = VECTOR(fx), kX87Header = VECTOR(fx_header);
 #undef TRANSLATED
@@ -216,6 +217,8 @@ class StubMaker {
     exit_with(ExitCode::kLink);
     stubs.exit_indirect = begin();
     exit_with(ExitCode::kIndirect);
+    stubs.return_empty = begin();
+    asm_.jmp_indirect(kReturnMiss);
     stubs.exit_interpret = begin();
     exit_with(ExitCode::kInterpret);
 
@@ -294,6 +297,10 @@ class StubMaker {
 
 }  // namespace
 
-Stubs make_stubs(Assembler& assembler, Cpu& cpu) { return StubMaker(assembler, cpu).make(); }
+Stubs make_stubs(Assembler& assembler, Cpu& cpu) {
+  const Stubs stubs = StubMaker(assembler, cpu).make();
+  cpu.translated.return_miss = stubs.exit_indirect;
+  return stubs;
+}
 
 }  // namespace tenon::jit
