@@ -13,7 +13,7 @@ from suites.terminal import SuiteError
 
 JOBS = "-j2"
 LEFT_OUT = re.compile(r"^00-|^95-|fuzz|fips|afalg|acvp|external")
-# Of the source and the build tree the recipes read test data, certificates, configurations, headers and lists of symbols.
+# Of both trees the recipes read test data, certificates, configurations, headers and lists of symbols.
 SOURCE_FOLDERS = ["apps", "crypto/err", "crypto/objects", "external/perl", "include", "test", "util"]
 BUILD_FOLDERS = ["apps", "engines", "include", "providers", "test", "util"]
 NOT_NEEDED = {".o", ".d", ".a", ".c", ".pod"}

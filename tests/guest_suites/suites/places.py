@@ -1,6 +1,7 @@
 """Where a suite runs: in a guest of Tenon's, and on the host."""
 import json
 import os
+import resource
 import select
 import subprocess
 import tempfile
@@ -26,8 +27,9 @@ def images(tenon, flavour):
 
 def guest_command(options, suite, kernel, initrd):
     more = ["--engine-options", options.engine_options] if options.engine_options else []
-    return [str(options.tenon), "run", "--engine", options.engine, "--cpus", str(options.cpus), "--memory", suite.memory,
-            "--kernel", str(kernel), "--initrd", str(initrd), *more, *(["--stats"] if options.stats else [])]
+    more += ["--stats"] if options.stats else []
+    return [str(options.tenon), "run", "--engine", options.engine, "--cpus", str(options.cpus),
+            "--memory", suite.memory, "--kernel", str(kernel), "--initrd", str(initrd), *more]
 
 
 def runner_words(options):
@@ -52,10 +54,16 @@ def lines_of(process, silence_limit):
             yield line.decode(errors="replace").rstrip("\r")
 
 
+def processor_seconds():
+    """Of all processes started here that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def run(place, command, count, silence_limit, verbose):
-    """One run of all programs; returns its results and the seconds that it took as a whole."""
+    """One run of all programs. The results' seconds are those of the whole run, with the guest's boot."""
     results = Results()
-    start = time.monotonic()
+    start, processor_start = time.monotonic(), processor_seconds()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         try:
@@ -84,4 +92,5 @@ def run(place, command, count, silence_limit, verbose):
         say(f"{place}: | {line}")
     if not results.is_complete:
         say(f"{place}: the run did not end as it should, exit status {process.returncode}")
-    return results, time.monotonic() - start
+    results.seconds, results.processor_seconds = time.monotonic() - start, processor_seconds() - processor_start
+    return results

@@ -43,6 +43,8 @@ class Results:
         self.by_name = {}
         self.is_complete = False
         self.said = {}
+        self.seconds = 0
+        self.processor_seconds = 0
 
     def take(self, line):
         found = RESULT.match(line)

@@ -25,20 +25,19 @@ class Comparison:
         return {name: self.guest.get(name).cpu_seconds / self.host.get(name).cpu_seconds for name in self.names
                 if self.host.get(name).cpu_seconds >= 0.05 and self.guest.get(name).is_good()}
 
-    def total(self, results, what):
-        return sum(getattr(results.get(name), what) for name in self.names)
+    def passed(self):
+        return sum(self.guest.get(name).passed for name in self.names)
 
 
 def print_table(options, comparisons):
-    print(f"| suite | version | engine | vCPUs | programs | lines that say ok | differences | fail alike | guest s | "
-          "host s | median ratio |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| suite | version | engine | vCPUs | programs | lines that say ok | differences | fail alike | "
+          "guest: wall s | processor s | host: wall s | processor s |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for this in comparisons:
-        ratios = this.ratios().values()
         print(f"| {this.suite.name} | {this.suite.version} | {options.engine} | {options.cpus} | {len(this.names)} | "
-              f"{this.total(this.guest, 'passed')} | {len(this.differences())} | {len(this.failures_everywhere())} | "
-              f"{this.total(this.guest, 'cpu_seconds'):.0f} | {this.total(this.host, 'cpu_seconds'):.0f} | "
-              f"{f'{statistics.median(ratios):.1f}' if ratios else '-'} |")
+              f"{this.passed()} | {len(this.differences())} | {len(this.failures_everywhere())} | "
+              f"{this.guest.seconds:.0f} | {this.guest.processor_seconds:.0f} | "
+              f"{this.host.seconds:.0f} | {this.host.processor_seconds:.0f} |")
     for this in comparisons:
         print_details(this)
 
@@ -56,7 +55,9 @@ def print_details(this):
         print(f"fails on both: {this.suite.name} {name}: {this.host.get(name).outcome()}")
     slowest = sorted(this.ratios().items(), key=lambda item: -item[1])[:5]
     if slowest:
-        print(f"most slowed in {this.suite.name}: " + ", ".join(f"{name} {ratio:.1f}" for name, ratio in slowest))
+        print(f"processor time in the guest over that on the host, {this.suite.name}: median "
+              f"{statistics.median(this.ratios().values()):.1f}; most: " +
+              ", ".join(f"{name} {ratio:.1f}" for name, ratio in slowest))
 
 
 def write_json(path, options, comparisons):
@@ -69,6 +70,9 @@ def write_json(path, options, comparisons):
         "engine": options.engine, "cpus": options.cpus, "tenon": options.tenon_version,
         "load_average": os.getloadavg()[0],
         "suites": {this.suite.name: {"version": this.suite.version, "differences": this.differences(),
+                                     "guest_seconds": this.guest.seconds, "host_seconds": this.host.seconds,
+                                     "guest_processor_seconds": this.guest.processor_seconds,
+                                     "host_processor_seconds": this.host.processor_seconds,
                                      "programs": rows(this)} for this in comparisons},
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Debian's source packages, fetched and unpacked with the host's apt and dpkg as any user, and building them.
 
-Nothing is installed on the host, and its package lists are left alone: they seldom hold source packages, so lists of our
-own are fetched into the cache folder. Builds run at the lowest priority.
+Nothing is installed on the host, and its package lists are left alone: they seldom hold source packages, so lists of
+our own are fetched into the cache folder. Builds run at the lowest priority.
 """
 import os
 import pathlib
