@@ -39,6 +39,7 @@ using x86::SegmentIndex;
 class Cpu;
 class TraceCache;
 class VectorThunks;
+class WriteLog;
 struct Step;
 
 /// Executes one instruction and tail-calls the next step's handler with `return next(cpu, step)`; returns plainly to
@@ -158,6 +159,7 @@ class alignas(64) Cpu {
   x86::PagingMode paging;    // of `state`, kept by update_mode() and flush_tlb()
   x86::FeatureSet features;  // what the trace builder lets through; set by system_attach()
   VcpuId id;
+  WriteLog* write_log;  // nullptr but while a block runs that may be undone (write_log.hh)
   VcpuStats counters;
   void* rmw_host;  // begin_rmw()/finish_rmw() scratch, memory.cc's
   alignas(64) uint8_t rmw_buffer[64];

@@ -14,6 +14,7 @@
 #include "engine/interp/cpu_inline.hh"
 #include "engine/interp/memory.hh"
 #include "engine/interp/soft_tlb_fill.hh"
+#include "engine/interp/write_log.hh"
 
 namespace tenon::interp {
 namespace {
@@ -79,6 +80,10 @@ bool resolve_piece(Cpu& cpu, uint64_t linear, unsigned size_bytes, Access access
   const TlbBacking& backing = cpu.tlb.backing(page);
   piece.host = reinterpret_cast<std::byte*>(backing.host_minus_gpa + piece.gpa);
   piece.read_only = backing.read_only;
+  if (cpu.write_log != nullptr) [[unlikely]] {
+    if (access == Access::kWrite && !piece.read_only) cpu.write_log->note(piece.host, piece.gpa, size_bytes);
+    return true;
+  }
   cpu.tlb.enter(tlb_set(cpu, privilege), cpu.paging.write_protect, linear, page);
   return true;
 }

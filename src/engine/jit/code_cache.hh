@@ -105,6 +105,7 @@ struct Fragment {
   uint32_t size_bytes = 0;
   uint16_t guest_instructions = 0;
   uint16_t guest_bytes = 0;
+  bool uses_vector = true;  // may work on x87 or vector registers; false is found in lockstep only
   std::vector<FragmentEntry> entries;
   std::vector<LinkSlot> slots;                        // sorted by stub_offset
   std::vector<SideEntry> side;                        // sorted by host_offset

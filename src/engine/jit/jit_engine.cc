@@ -20,6 +20,7 @@ class JitVcpu final : public Vcpu {
   Result<void> prepare(const jit::RunnerOptions& options, std::optional<uint64_t> fault_seed) {
     TRY(interpreter_.prepare());
     runner_ = TRY(jit::Runner::create(interpreter_.cpu(), options));
+    if (options.translator.lockstep) runner_->start_lockstep();
     if (fault_seed) runner_->start_fault_injection(*fault_seed + number(interpreter_.cpu().id) * kSeedStep);
     interpreter_.set_accelerator(runner_.get());
     return {};
@@ -28,7 +29,9 @@ class JitVcpu final : public Vcpu {
   Halt run(CpuIo& io) override {
     const Result<void> prepared = runner_->prepare_thread();
     if (!prepared) return {.reason = Halt::Reason::kError, .detail = prepared.error().message()};
-    return interpreter_.run(io);
+    Halt halt = interpreter_.run(io);
+    if (const std::string* failure = runner_->failure()) return {.reason = Halt::Reason::kError, .detail = *failure};
+    return halt;
   }
 
   void request_stop() override { interpreter_.request_stop(); }
@@ -51,6 +54,8 @@ class JitEngine final : public Engine {
     options_.cache_bytes = options.cache_bytes;
     options_.translator.strict_flags = options.strict_flags;
     options_.translator.count_instructions = options.count_instructions;
+    options_.translator.strict_flags |= options.lockstep;
+    options_.translator.lockstep = options.lockstep;
     if (options.fault_injection) inject_faults(*options.fault_injection);
   }
 

@@ -150,7 +150,10 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   bool run_translation(uint64_t host, const BlockRun& run);
   uint64_t resume_in(const Fragment& fragment);
   void report_difference(const std::string& difference);
-  std::string describe_code(uint64_t rip, uint64_t gpa);
+  template <typename Visit>
+  void visit_block(uint64_t rip, Visit&& visit);
+  std::string describe_block(uint64_t start);
+  bool rotates_by_immediate(uint64_t start);
 
   interp::Cpu& cpu_;
   interp::TranslatedState& state_;

@@ -20,6 +20,12 @@ uint16_t guest_bytes(const Region& region) {
   return static_cast<uint16_t>(bytes);
 }
 
+bool uses_vector(const Region& region) {
+  constexpr uint32_t kRows = x86::kSse | x86::kAvxState | x86::kX87 | x86::kMmx;
+  return std::any_of(region.insns.begin(), region.insns.begin() + region.insn_count,
+                     [](const RegionInsn& insn) { return (insn.insn.row->flags & kRows) != 0; });
+}
+
 /// Its branches leave the region, also those to its own start.
 void keep_first_block(Region& region) {
   RegionBlock& block = region.blocks[0];
@@ -70,6 +76,7 @@ Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool gl
   fragment->host = room.executable;
   fragment->guest_instructions = region_.insn_count;
   fragment->guest_bytes = guest_bytes(region_);
+  if (options_.lockstep) fragment->uses_vector = uses_vector(region_);
   const bool crossing = second_gpa_page != kNoSecondPage;
   const uint32_t second = crossing ? cache_.mapping_number(linear_page + kPageSize, second_gpa_page) : 0;
   if (!emitter_->run(Assembler(room.buffer, room.executable), *fragment, second)) return nullptr;
