@@ -141,12 +141,19 @@ bool translate_page(Cpu& cpu, uint64_t linear, x86::PageAccess access, TlbPage& 
   return linear + entry.negative_page < kPageSize;
 }
 
-bool tenon_stack_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint64_t size_bytes) {
+bool tenon_group_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint64_t size_bytes, uint32_t access) {
   using namespace tenon;
   using namespace tenon::interp;
   if (linear % kPageSize + size_bytes > kPageSize || cpu->tlb_mode == kTlbNever) return false;
-  const TlbEntry& entry = cpu->tlb.table(cpu->tlb_mode, true)[SoftTlb::index_of(linear)];
-  if (linear + entry.negative_page >= kPageSize && !tenon_tlb_fill(cpu, linear, 1)) return false;
+  const TlbEntry& entry = cpu->tlb.table(cpu->tlb_mode, access != 0)[SoftTlb::index_of(linear)];
+  return linear + entry.negative_page < kPageSize || tenon_tlb_fill(cpu, linear, access);
+}
+
+bool tenon_stack_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint64_t size_bytes, uint32_t access) {
+  using namespace tenon;
+  using namespace tenon::interp;
+  if (!tenon_group_fill(cpu, linear, size_bytes, access)) return false;
+  const TlbEntry& entry = cpu->tlb.table(cpu->tlb_mode, access != 0)[SoftTlb::index_of(linear)];
   const unsigned side = cpu->cpl == 3 ? 1 : 0;
   cpu->translated.stack_negative_page[side] = entry.negative_page;
   cpu->translated.stack_addend[side] = entry.host_page + entry.negative_page;

@@ -28,5 +28,9 @@ bool tenon_tlb_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint32_t access);
 
 /// Makes the page of `linear` the one of TranslatedState::stack_* for the current privilege, where [linear, linear +
 /// size) lies in it and it may be written without anybody's notice.
-bool tenon_stack_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint64_t size_bytes);
+bool tenon_stack_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint64_t size_bytes, uint32_t access);
+
+/// Makes the current mode's table for `access` have the page of `linear`, if [linear, linear + size) lies in it. False:
+/// it does not, or tenon_tlb_fill() cannot.
+bool tenon_group_fill(tenon::interp::Cpu* cpu, uint64_t linear, uint64_t size_bytes, uint32_t access);
 }

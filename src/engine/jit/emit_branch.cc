@@ -62,7 +62,7 @@ void Emitter::poll(uint64_t rip, bool flags_live) {
     cold_exits_.push_back({.from = asm_.jcc_forward(kNotEqual), .target_rip = rip, .is_poll = true});
     return;
   }
-  r11_is_stack_ = false;
+  r11_taken();
   asm_.mov(kHostR11, HostOperand::r(kHostRcx));
   asm_.mov(kHostRcx, HostOperand::state(state::kPoke), false);
   const Fixup quiet = asm_.jrcxz_forward();
@@ -137,7 +137,7 @@ void Emitter::push_return_address(const RegionInsn& insn) {
     asm_.store_immediate(to, static_cast<int32_t>(address));
   } else {
     to = collapse(to);
-    r11_is_stack_ = false;
+    r11_taken();
     asm_.mov_immediate(kHostR11, address);
     asm_.store(to, kHostR11);
   }
@@ -210,7 +210,7 @@ void Emitter::emit_return(const RegionInsn& region_insn) {
 
 /// Behind a call: a RET has come here with its guest RIP in R10; `rip` is the one that belongs here.
 void Emitter::emit_return_site(uint64_t rip) {
-  r11_is_stack_ = false;
+  r11_taken();
   const uint64_t negative = uint64_t{0} - rip;
   asm_.mov(kHostR11, HostOperand::r(kHostRcx));
   if (fits_int32(negative)) {

@@ -64,7 +64,7 @@ void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn host) 
     }
     if (reg == kNoHostRegister) {
       reg = scratch++;
-      r11_is_stack_ = r11_is_stack_ && reg != kHostR11;
+      if (reg == kHostR11) r11_taken();
       guests[used] = gpr.guest;
       taken[used++] = reg;
       asm_.mov(reg, home(gpr.guest));
@@ -94,7 +94,7 @@ void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn host) {
     if (gpr.read) {
       host.rm = collapse(host.rm);
       reg = kHostR11;
-      r11_is_stack_ = false;
+      r11_taken();
       asm_.mov(reg, home(gpr.guest));
     }
     set_field(host, gpr.field, reg);
@@ -143,7 +143,7 @@ void Emitter::emit_push(const RegionInsn& region_insn) {
     HostRegister from = host_of(guest);
     if (is_homed(guest)) {
       to = collapse(to);
-      r11_is_stack_ = false;
+      r11_taken();
       from = kHostR11;
       asm_.mov(from, home(guest));
     }
@@ -153,7 +153,7 @@ void Emitter::emit_push(const RegionInsn& region_insn) {
     asm_.mov(kHostR10, check(region_insn, address_of(region_insn), 8, Access::kRead, flags_live));
     asm_.store(value, kHostR10);
     const HostOperand to = collapse(check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live));
-    r11_is_stack_ = false;
+    r11_taken();
     asm_.mov(kHostR11, value);
     asm_.store(to, kHostR11);
   } else if (operand == Operand::kIz || operand == Operand::kIbs) {

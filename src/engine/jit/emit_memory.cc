@@ -46,7 +46,7 @@ void Emitter::emit_sum(HostRegister to, const Address& address) {
     sum.index = is_homed(address.index) ? HostRegister{kHostR11} : host_of(address.index);
     if (is_homed(address.index)) {
       asm_.mov(kHostR11, home(address.index));
-      r11_is_stack_ = false;
+      r11_taken();
     }
   }
   const bool plain = sum.index == kNoHostRegister && sum.displacement == 0 && sum.base != kNoHostRegister;
@@ -75,7 +75,8 @@ HostOperand Emitter::check(const RegionInsn& insn, const Address& address, unsig
     return kChecked;
   }
   if (const std::optional<HostOperand> operand = stack_operand(address, size_bytes)) return *operand;
-  r11_is_stack_ = false;
+  if (const std::optional<HostOperand> operand = base_operand(address, size_bytes, access)) return *operand;
+  r11_taken();
   return flags_live ? check_keeping_flags(insn, address, size_bytes, access)
                     : check_short(insn, address, size_bytes, access);
 }
@@ -86,7 +87,10 @@ void Emitter::check_early(const RegionBlock& block, unsigned index, size_t next_
   constexpr unsigned kDistanceMax = 6;
   const RegionInsn& here = region_.insns[block.first + index];
   if (checked_early_ != nullptr || plain_ || here.live_before != 0 || here.live_after == 0) return;
-  const unsigned stop = next_group < stack_groups_.size() ? stack_groups_[next_group].check_before : block.count;
+  unsigned stop = next_group < stack_groups_.size() ? stack_groups_[next_group].check_before : block.count;
+  for (const BaseGroup& group : base_groups_) {
+    if (group.check_before > index) stop = std::min<unsigned>(stop, group.check_before);
+  }
   unsigned written = 0;
   for (unsigned i = index; i < std::min({unsigned{block.count}, stop, index + kDistanceMax}); ++i) {
     const RegionInsn& insn = region_.insns[block.first + i];
@@ -104,7 +108,10 @@ void Emitter::check_early(const RegionBlock& block, unsigned index, size_t next_
     if (address.base == x86::kRsp || is_written(address.base) || is_written(address.index)) return;
     const unsigned size = branch ? 8 : x86::memory_operand_size(insn.insn);
     const Access access = !branch && writes_memory(insn.insn) ? Access::kWrite : Access::kRead;
-    r11_is_stack_ = false;
+    for (const BaseGroup& group : base_groups_) {
+      if (group.active && group.base == address.base && address.index == x86::kNoRegister) return;
+    }
+    r11_taken();
     check_short(here, address, size, access);
     checked_early_ = &insn;
     return;

@@ -155,7 +155,7 @@ void Emitter::emit_stack_check(const RegionInsn& insn, const StackGroup& group) 
   const HostOperand lowest = HostOperand::at(kHostR9, group.low);
   const int32_t span = group.high - group.low;
   ColdStack cold{.from = {}, .retry = asm_.address(), .low = group.low, .span = span, .insn = &insn};
-  r11_is_stack_ = false;
+  r11_taken();
   if (insn.live_before == 0) {
     if (group.low == 0) {
       asm_.mov(kHostR10, HostOperand::r(kHostR9));
@@ -192,7 +192,10 @@ std::optional<HostOperand> Emitter::stack_operand(const Address& address, unsign
   if (!stack_.active || !plain) return std::nullopt;
   const int64_t at = int64_t{stack_.rsp} + address.displacement;
   if (at < stack_.low || at + size_bytes > stack_.high) return std::nullopt;
-  if (!r11_is_stack_) asm_.mov(kHostR11, HostOperand::state(state::stack_addend(privilege(mode_))));
+  if (!r11_is_stack_) {
+    r11_taken();
+    asm_.mov(kHostR11, HostOperand::state(state::stack_addend(privilege(mode_))));
+  }
   r11_is_stack_ = true;
   return HostOperand::at(kHostR11, kHostR9, 0, address.displacement);
 }

@@ -68,6 +68,9 @@ size_t code_page(unsigned privilege, uint64_t linear) {
 size_t stack_negative_page(unsigned privilege) {
   return in_translated(offsetof(interp::TranslatedState, stack_negative_page)) + privilege * sizeof(uint64_t);
 }
+size_t group_addend(unsigned slot) {
+  return in_translated(offsetof(interp::TranslatedState, group_addend)) + slot * sizeof(uint64_t);
+}
 size_t stack_addend(unsigned privilege) {
   return in_translated(offsetof(interp::TranslatedState, stack_addend)) + privilege * sizeof(uint64_t);
 }
@@ -92,6 +95,7 @@ bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t secon
   cold_exits_.clear();
   cold_poll_exits_.clear();
   cold_stacks_.clear();
+  cold_bases_.clear();
   plan();
   for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
   for (const BlockFixup& fixup : block_fixups_) asm_.bind(fixup.from, block_address_[fixup.block]);
@@ -135,8 +139,9 @@ void Emitter::emit_block(unsigned index) {
   block_address_[index] = asm_.address();
   vector_known_ = false;
   x87_known_ = false;
-  r11_is_stack_ = false;
+  r11_taken();
   plan_stack(block);
+  plan_bases(block);
   const uint64_t start_rip = rip_of(block.start_offset);
   if (block.count != 0) fragment_.entries.push_back({start_rip, static_cast<uint32_t>(asm_.offset())});
   side_entry(block.start_offset, true);
@@ -149,6 +154,7 @@ void Emitter::emit_block(unsigned index) {
     if (i != 0) side_entry(insn.offset, true);
     if (group < stack_groups_.size() && stack_groups_[group].check_before == i)
       emit_stack_check(insn, stack_groups_[group++]);
+    emit_base_checks(block, i);
     check_early(block, i, group);
     const bool last = i + 1u == block.count;
     if (last && emitted_by_end(block.end)) break;
@@ -158,15 +164,17 @@ void Emitter::emit_block(unsigned index) {
       emit_insn(insn);
     }
     follow_stack(block, i);
+    follow_bases(i);
     if (checked_early_ == &insn) checked_early_ = nullptr;
   }
   emit_end(block, index);
   stack_.active = false;
   checked_early_ = nullptr;
+  base_groups_.clear();
 }
 
 void Emitter::side_entry(uint16_t guest_offset, bool resumable) {
-  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable && !stack_.active && checked_early_ == nullptr});
+  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable && !stack_.active && checked_early_ == nullptr && !has_active_base()});
 }
 
 /// Keeps flags: RCX = 0 where the mapping is the one translated from.
@@ -220,9 +228,10 @@ void Emitter::emit_insn(const RegionInsn& region_insn) {
 
 /// The interpreter's handler executes it. `stops`: nobody knows yet where control goes on.
 void Emitter::interpret(const RegionInsn& region_insn, bool stops) {
-  stack_.active = false;  // C++ may drop what the group relies on
+  stack_.active = false;  // C++ may drop what the groups rely on
+  for (BaseGroup& group : base_groups_) group.active = false;
   checked_early_ = nullptr;
-  r11_is_stack_ = false;
+  r11_taken();
   auto site = std::make_unique<InterpretSite>();
   site->rip = rip_of(region_insn.offset);
   site->next_rip = next_rip(region_insn);
@@ -250,7 +259,7 @@ void Emitter::need_x87(const RegionInsn& insn) {
 }
 
 void Emitter::need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stub) {
-  r11_is_stack_ = false;
+  r11_taken();
   if (insn.live_before == 0) {
     asm_.cmp_byte_immediate(HostOperand::state(flag_offset), 0);
     const Fixup from = asm_.jcc_forward(kEqual);
@@ -276,6 +285,7 @@ void Emitter::need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stu
 void Emitter::emit_cold() {
   emit_cold_fills();
   emit_cold_stacks();
+  emit_cold_bases();
   for (const ColdLoad& load : cold_loads_) {
     asm_.bind(load.from);
     asm_.call(load.stub);

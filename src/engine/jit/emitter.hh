@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "engine/jit/assembler.hh"
@@ -153,6 +154,41 @@ class Emitter {
   void follow_stack(const RegionBlock& block, unsigned index);
   void emit_cold_stacks();
 
+  // --- emit_base.cc: accesses off one register, checked once for a group of them.
+  static constexpr unsigned kBaseGroupsMax = std::extent_v<decltype(interp::TranslatedState::group_addend)>;
+  struct BaseGroup {
+    uint8_t base = 0;
+    uint8_t check_before = 0;  // instructions of the block
+    uint8_t last = 0;
+    bool writes = false;
+    bool active = false;  // checked, and not over
+    int32_t low = 0;      // bytes it accesses, from the base
+    int32_t high = 0;
+  };
+  struct ColdBase {
+    Fixup from;
+    uint64_t retry = 0;
+    uint8_t base = 0;
+    int32_t low = 0;
+    int32_t span = 0;
+    bool writes = false;
+    uint16_t guest_offset = 0;
+  };
+  bool ends_bases(const RegionInsn& insn) const;
+  void plan_bases(const RegionBlock& block);
+  std::optional<BaseGroup> find_base_group(const RegionBlock& block, unsigned first) const;
+  void emit_base_checks(const RegionBlock& block, unsigned index);
+  void emit_base_check(const RegionInsn& insn, const BaseGroup& group);
+  std::optional<HostOperand> base_operand(const Address& address, unsigned size_bytes, Access access);
+  void follow_bases(unsigned index);
+  bool has_active_base() const;
+  void emit_cold_bases();
+
+  /// R11 gets something else than an addend.
+  void r11_taken() {
+    r11_is_stack_ = false;
+    r11_group_ = -1;
+  }
   /// A checked operand into [R10], so that R11 is free.
   HostOperand collapse(const HostOperand& operand);
 
@@ -204,6 +240,9 @@ class Emitter {
     int32_t rsp = 0;  // RSP now, from there
   } stack_;
   bool r11_is_stack_ = false;  // R11 holds the stack's addend
+  int r11_group_ = -1;         // R11 holds the addend of this base group; -1: of none
+  std::vector<BaseGroup> base_groups_;
+  std::vector<ColdBase> cold_bases_;
   std::vector<StackGroup> stack_groups_;
   std::vector<ColdStack> cold_stacks_;
   bool vector_known_ = false;  // the guest's vector registers are live here whatever way led here
@@ -233,6 +272,7 @@ size_t indirect_table(unsigned privilege);
 size_t code_page(unsigned privilege, uint64_t linear);
 size_t stack_negative_page(unsigned privilege);
 size_t stack_addend(unsigned privilege);
+size_t group_addend(unsigned slot);
 }  // namespace state
 
 /// Uses of TranslatedState::scratch.

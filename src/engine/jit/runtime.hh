@@ -62,6 +62,8 @@ struct Stubs {
   /// Makes the page of R10 (linear address) the one of TranslatedState::stack_* for the current privilege, if R11 bytes
   /// from there lie in it and it may be written; else returns 5 bytes behind its return address.
   uint64_t fill_stack = 0;
+  /// The same without taking it as the stack's: for [0 reading, 1 writing] R11 bytes from R10 on.
+  uint64_t fill_group[2] = {};
   uint64_t load_vector = 0;  // makes XMM/YMM and MXCSR the guest's, sets vector_live
   uint64_t load_x87 = 0;     // makes x87/MMX state the guest's, sets x87_live
   /// Where the signal handler continues after a fault; not for use by emitted code.

@@ -71,7 +71,9 @@ class StubMaker {
     for (unsigned mode = 0; mode < interp::kTlbModes; ++mode) {
       for (unsigned write = 0; write < 2; ++write) make_fill(stubs, mode, write);
     }
-    make_fill_stack(stubs);
+    stubs.fill_stack = make_fill_or_skip(reinterpret_cast<uint64_t>(&tenon_stack_fill), 1);
+    for (unsigned write = 0; write < 2; ++write)
+      stubs.fill_group[write] = make_fill_or_skip(reinterpret_cast<uint64_t>(&tenon_group_fill), write);
     stubs.load_vector = begin();
     load_vector();
     asm_.ret();
@@ -263,8 +265,9 @@ class StubMaker {
     asm_.ret();
   }
 
-  void make_fill_stack(Stubs& stubs) {
-    stubs.fill_stack = begin();
+  /// `fill`: bool (Cpu*, linear, size, access); false skips 5 bytes behind the return address.
+  uint64_t make_fill_or_skip(uint64_t fill, unsigned access) {
+    const uint64_t start = begin();
     save_rax_and_flags();
     save(kVolatile);
     asm_.store(kReturnStack, kHostRsp);
@@ -272,7 +275,8 @@ class StubMaker {
     asm_.mov_immediate(kHostRdi, cpu_);
     asm_.mov(kHostRsi, HostOperand::r(kHostR10));
     asm_.mov(kHostRdx, HostOperand::r(kHostR11));
-    asm_.mov_immediate(kHostRax, reinterpret_cast<uint64_t>(&tenon_stack_fill));
+    asm_.mov_immediate(kHostRcx, access);
+    asm_.mov_immediate(kHostRax, fill);
     asm_.call_indirect(HostOperand::r(kHostRax));
     asm_.mov(kHostRsp, kReturnStack);
     asm_.encode({.opcode = 0x84, .has_modrm = true, .reg = kHostRax, .rm = HostOperand::r(kHostRax)});  // test al, al
@@ -286,6 +290,7 @@ class StubMaker {
     asm_.pop(kHostR10);
     asm_.lea(kHostR10, HostOperand::at(kHostR10, 5));
     asm_.jmp_indirect(HostOperand::r(kHostR10));
+    return start;
   }
 
   Assembler& asm_;
