@@ -4,6 +4,7 @@ one line for each check they make.
 Left out: recipes that need what a guest or a plain build has not (other projects' sources, a FIPS module), fuzzers over
 collections of files, and those that ask for the kernel's crypto sockets.
 """
+import pathlib
 import re
 import subprocess
 
@@ -17,8 +18,6 @@ LEFT_OUT = re.compile(r"^00-|^95-|fuzz|fips|afalg|acvp|external")
 SOURCE_FOLDERS = ["apps", "crypto/err", "crypto/objects", "external/perl", "include", "test", "util"]
 BUILD_FOLDERS = ["apps", "engines", "include", "providers", "test", "util"]
 NOT_NEEDED = {".o", ".d", ".a", ".c", ".pod"}
-# Where `perl` keeps its modules: the host's, of Debian's packages perl-base and perl-modules.
-PERL_FOLDERS = ["/usr/lib/x86_64-linux-gnu/perl-base", "/usr/lib/x86_64-linux-gnu/perl", "/usr/share/perl"]
 PERL = "/usr/bin/perl"
 
 
@@ -49,14 +48,21 @@ class OpenSsl:
                 for recipe in recipes if not LEFT_OUT.search(recipe.name)]
 
     def files(self):
-        if subprocess.run([PERL, "-MTest::More", "-e", "1"], check=False, capture_output=True).returncode != 0:
-            raise SuiteError("OpenSSL's recipes need Perl with its modules: install Debian's package perl")
         trees = [(self.source / folder, is_data) for folder in SOURCE_FOLDERS]
         trees += [(self.folder / folder, is_data) for folder in BUILD_FOLDERS]
-        trees += [(folder, lambda path: path.suffix != ".pod") for folder in PERL_FOLDERS]
+        trees += [(folder, lambda path: path.suffix != ".pod") for folder in perl_folders()]
         trees += [(self.source, lambda path: path.parent == self.source and path.is_file()),
                   (self.folder, lambda path: path.parent == self.folder and path.is_file() and path.suffix != ".a")]
         return trees
+
+
+def perl_folders():
+    """Where the host's Perl keeps its modules."""
+    words = [PERL, "-MTest::More", "-e", r'print "$_\n" for @INC']
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SuiteError("OpenSSL's recipes need Perl with its modules: install Debian's package perl")
+    return [folder for folder in done.stdout.splitlines() if pathlib.Path(folder).is_dir()]
 
 
 def is_data(path):
