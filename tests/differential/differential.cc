@@ -124,13 +124,13 @@ Result<void> Job::run_share(uint64_t first, uint64_t end) {
   guest_ = nullptr;
   auto engine = TRY(make_engine());
   guest_ = TRY(GuestCpu::create(std::move(engine)));
+  // The engine's signal handlers and its signal stack, which goes with the guest, come first.
+  const std::array<uint8_t, 1> nop = {0x90};
+  MachineState state;
+  state.rip = kCodePage;
+  state.rflags = x86::kFlagsOne;
+  static_cast<void>(guest_->run(nop, state.rip, GuestCpu::Ending::kTrap, state, state));
   if (host_ == nullptr) {
-    // The engine's signal handlers come first.
-    const std::array<uint8_t, 1> nop = {0x90};
-    MachineState state;
-    state.rip = kCodePage;
-    state.rflags = x86::kFlagsOne;
-    static_cast<void>(guest_->run(nop, state.rip, GuestCpu::Ending::kTrap, state, state));
     host_ = TRY(HostCpu::create());
     for (int i = 0; i < 256; ++i) generator_.refresh(host_->window());
   }

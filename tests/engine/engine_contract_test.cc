@@ -24,6 +24,9 @@ GUEST(msr);
 GUEST(triple_fault);
 GUEST(count);
 GUEST(interrupt);
+GUEST(interrupt_flag);
+GUEST(system_state);
+GUEST(repeated);
 GUEST(io_apic);
 GUEST(doorbell);
 GUEST(startup);
@@ -297,6 +300,28 @@ TEST_P(EngineTest, InterruptsWakeHlt) {
   const Halt halt = run();
   EXPECT_EQ(halt.reason, Halt::Reason::kStopped) << halt.detail;
   EXPECT_THAT(io_->reports, ElementsAre(1, 0x40, 0x40));
+}
+
+TEST_P(EngineTest, InterruptsWaitForTheInterruptFlag) {
+  set_gate(0x40);
+  load(tenon_guest_interrupt_flag);
+  io_->on_report = [&](uint32_t value) {
+    if (value == 1 || value == 2) interrupt(0x40);
+  };
+  EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+  EXPECT_THAT(io_->reports, ElementsAre(1, 0x41, 2, 0x40, 0x200, 0));
+}
+
+TEST_P(EngineTest, SystemStateIsWhatWasWritten) {
+  run_to_done(tenon_guest_system_state);
+  EXPECT_THAT(io_->reports, ElementsAre(0x8d7, 0x403, 3, 0x5678, 0x11223344, 0xffff8000, 0x5678, 0x5678, 0x80000001,
+                                        0x1234, 0));
+}
+
+TEST_P(EngineTest, RepeatedStringInstructionsCrossPages) {
+  run_to_done(tenon_guest_repeated);
+  EXPECT_THAT(io_->reports, ElementsAre(0x2c004, 0x88776655, 0x25004 + 0x35006, 0x3322ee00, 0x00118877, 0x22eeeeee,
+                                        0x32005 + 0x32006, 0x80000002));
 }
 
 TEST_P(EngineTest, SelfTestGivesAVerdict) {

@@ -120,6 +120,162 @@ handler interrupt, 0x80                 // vector 0x40
         out     REPORT, eax
         iretq
 
+// Vector 0x40 comes while interrupts are off, twice; EBX counts instructions after they are turned on.
+guest interrupt_flag
+        mov     rbp, LOCAL_APIC
+        mov     dword ptr [rbp + 0xf0], 0x1ff
+        mov     eax, 1
+        out     REPORT, eax
+        mov     ecx, 1000
+1:      dec     ecx                     // somebody looks at what is pending, in vain
+        jnz     1b
+        jmp     2f
+handler interrupt_flag, 0x80            // vector 0x40
+        mov     dword ptr [rbp + 0xb0], 0
+        lea     eax, [rbx + 0x40]
+        out     REPORT, eax
+        iretq
+2:      xor     ebx, ebx
+        sti                             // not before the next instruction is done
+        mov     ebx, 1
+        mov     ebx, 2
+        cli
+        mov     eax, 2
+        out     REPORT, eax
+        mov     ecx, 1000
+1:      dec     ecx
+        jnz     1b
+        pushfq
+        or      dword ptr [rsp], 0x200
+        xor     ebx, ebx
+        popfq                           // at once
+        mov     ebx, 1
+        pushfq
+        pop     rax
+        and     eax, 0x200
+        out     REPORT, eax
+        cli
+        pushfq
+        pop     rax
+        and     eax, 0x200
+        out     REPORT, eax
+end_guest interrupt_flag
+
+// Flags in PUSHF and POPF images, live through CLI and STI; bases; control registers; time.
+guest system_state
+        push    0x8d7                   // OF SF ZF AF PF CF
+        popfq
+        cli
+        cld
+        pushfq
+        pop     rax
+        out     REPORT, eax
+        push    0x403                   // DF CF
+        popfq
+        pushfq
+        cld
+        pop     rax
+        out     REPORT, eax
+        pushfq
+        pop     rax
+        out     REPORT, eax
+        mov     ecx, 0xc0000102
+        mov     eax, 0x11223344
+        mov     edx, 0xffff8000
+        wrmsr                           // kernel GS base
+        dec     ecx
+        mov     eax, 0x30000
+        xor     edx, edx
+        wrmsr                           // GS base
+        mov     dword ptr [0x30008], 0x5678
+        mov     eax, gs:[8]
+        out     REPORT, eax
+        swapgs
+        rdmsr
+        out     REPORT, eax
+        mov     eax, edx
+        out     REPORT, eax
+        swapgs
+        mov     eax, gs:[8]
+        out     REPORT, eax
+        mov     rax, cr4
+        or      eax, 0x10000            // FSGSBASE
+        mov     cr4, rax
+        mov     r10d, 0x30004
+        wrgsbase r10
+        rdgsbase r9
+        sub     r9, r10
+        mov     eax, gs:[r9 + 4]
+        out     REPORT, eax
+        mov     rax, cr0
+        and     eax, 0x80000001
+        out     REPORT, eax
+        mov     rax, 0x123456789000
+        mov     cr2, rax
+        mov     r11, cr2
+        shr     r11, 32
+        mov     eax, r11d
+        out     REPORT, eax
+        rdtsc
+        mov     ebx, eax
+        mov     esi, edx
+        rdtsc
+        sub     eax, ebx
+        sbb     edx, esi
+        mov     eax, edx                // little time has passed
+        out     REPORT, eax
+end_guest system_state
+
+// REP MOVS and STOS over several pages, overlapping and not; far bits of bit strings.
+guest repeated
+        mov     edi, 0x20003
+        mov     ecx, 0x1800
+        mov     rax, 0x8877665544332211
+        stc
+        rep stosq                       // crosses pages in the middle of elements
+        setc    al
+        movzx   eax, al
+        add     eax, edi
+        out     REPORT, eax
+        mov     eax, [0x20fff]
+        out     REPORT, eax
+        mov     byte ptr [0x20003], 0xee
+        mov     esi, 0x20003
+        mov     edi, 0x30005
+        mov     ecx, 0x5001
+        rep movsb
+        lea     eax, [rsi + rdi]
+        out     REPORT, eax
+        mov     eax, [0x30004]
+        out     REPORT, eax
+        mov     eax, [0x35003]
+        out     REPORT, eax
+        mov     esi, 0x30005            // one byte ahead: the first one everywhere
+        mov     edi, 0x30006
+        mov     ecx, 0x2000
+        rep movsb
+        mov     eax, [0x32003]
+        out     REPORT, eax
+        rep movsd                       // RCX = 0
+        lea     eax, [rsi + rdi]
+        out     REPORT, eax
+        mov     edi, 0x40000
+        mov     ecx, 0x200
+        xor     eax, eax
+        rep stosq
+        mov     ebx, 0x40800
+        mov     ecx, 0x3fff             // bit 63 of 0x40ff8
+        bts     qword ptr [rbx], rcx
+        mov     r9, -0x4000             // bit 0 of 0x40000
+        lock bts qword ptr [rbx], r9
+        bt      dword ptr [rbx], r9d
+        setc    al
+        movzx   eax, al
+        add     eax, [0x40ffc]
+        add     eax, [0x40000]
+        out     REPORT, eax
+end_guest repeated
+
 // Routes GSI 5 to vector 0x41 through the IOAPIC and waits for it.
 guest io_apic
         mov     al, 0xff                // the 8259s hear GSI 5 too: mask them

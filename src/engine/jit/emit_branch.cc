@@ -89,7 +89,9 @@ void Emitter::emit_end(const RegionBlock& block, unsigned index) {
     case BlockEnd::kIndirectJump: return emit_indirect_jump(last);
     case BlockEnd::kIndirectCall: return emit_indirect_call(block, last, index);
     case BlockEnd::kReturn: return emit_return(last);
-    case BlockEnd::kStop: return;  // the interpreter has executed it and knows where to go on
+    case BlockEnd::kStop:
+      if (goes_on(last.insn)) exit_to(end_rip, 0);
+      return;  // else the interpreter has executed it and knows where to go on
     case BlockEnd::kUndecodable: return exit_to(end_rip, start_rip);
   }
 }
@@ -248,7 +250,7 @@ uint64_t make_resume(Assembler& assembler, bool vector, bool x87, const Stubs& r
 
 }  // namespace
 
-TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime) {
+TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime, interp::Cpu& cpu) {
   TranslatorStubs stubs;
   stubs.runtime = runtime;
   for (unsigned i = 0; i < 2; ++i) {
@@ -258,6 +260,7 @@ TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime
   stubs.resume_vector = make_resume(assembler, true, false, runtime);
   stubs.resume_x87 = make_resume(assembler, false, true, runtime);
   stubs.resume_both = make_resume(assembler, true, true, runtime);
+  make_repeat_stubs(assembler, cpu, stubs);
   return stubs;
 }
 

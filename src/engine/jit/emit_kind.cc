@@ -45,6 +45,14 @@ constexpr NamedKind kNamed[] = {
     {Op::kLea, EmitKind::kLea}, {Op::kPush, EmitKind::kPush}, {Op::kPop, EmitKind::kPop}, {Op::kLeave, EmitKind::kLeave},
     {Op::kFwait, EmitKind::kX87},
     {Op::kJcc, EmitKind::kBranch}, {Op::kJcxz, EmitKind::kBranch}, {Op::kLoop, EmitKind::kBranch},
+    {Op::kMovs, EmitKind::kString}, {Op::kStos, EmitKind::kString}, {Op::kLods, EmitKind::kString},
+    {Op::kScas, EmitKind::kString}, {Op::kCmps, EmitKind::kString},
+    {Op::kCld, EmitKind::kFlagBit}, {Op::kStd, EmitKind::kFlagBit}, {Op::kCli, EmitKind::kFlagBit},
+    {Op::kSti, EmitKind::kFlagBit}, {Op::kPushf, EmitKind::kPushFlags}, {Op::kPopf, EmitKind::kPopFlags},
+    {Op::kRdtsc, EmitKind::kTime}, {Op::kRdtscp, EmitKind::kTime}, {Op::kRdpid, EmitKind::kTime},
+    {Op::kRdfsbase, EmitKind::kBase}, {Op::kRdgsbase, EmitKind::kBase}, {Op::kWrfsbase, EmitKind::kBase},
+    {Op::kWrgsbase, EmitKind::kBase}, {Op::kSwapgs, EmitKind::kSwapgs}, {Op::kMovFromCr, EmitKind::kReadControl},
+    {Op::kMovFromSeg, EmitKind::kReadSegment}, {Op::kSerialize, EmitKind::kSerialize},
     {Op::kJmp, EmitKind::kBranch}, {Op::kCall, EmitKind::kBranch}, {Op::kRet, EmitKind::kBranch},
 };
 
@@ -81,8 +89,9 @@ bool has_operand(const Insn& insn, Operand operand) {
 
 bool is_moffs(const Insn& insn) { return has_operand(insn, Operand::kOb) || has_operand(insn, Operand::kOv); }
 
-bool is_segment_or_control(const Insn& insn) {
-  return has_operand(insn, Operand::kSw) || has_operand(insn, Operand::kCr) || has_operand(insn, Operand::kDr);
+bool is_segment_or_debug(const Insn& insn) {
+  const bool segment = has_operand(insn, Operand::kSw) && insn.row->op != Op::kMovFromSeg;
+  return segment || has_operand(insn, Operand::kDr);
 }
 
 /// BT and its kin with a register index reach memory far from their operand.
@@ -106,13 +115,19 @@ EmitKind vector_kind(const Insn& insn) {
 }  // namespace
 
 EmitKind emit_kind(const Insn& insn) {
-  if (is_segment_or_control(insn) || is_moffs(insn) || is_bit_string(insn)) return EmitKind::kInterpret;
+  if (is_segment_or_debug(insn) || is_moffs(insn)) return EmitKind::kInterpret;
   const bool lock = (insn.prefixes & x86::kPrefixLock) != 0;
   if (lock && !(insn.is_memory && (insn.row->flags & x86::kLockable) != 0)) return EmitKind::kInterpret;
+  if (is_bit_string(insn)) return EmitKind::kBitString;
   const EmitKind named = kKinds[static_cast<size_t>(insn.row->op)];
   if (named != EmitKind::kInterpret) return named;
   constexpr uint32_t kVectorRows = x86::kSse | x86::kAvxState | x86::kX87 | x86::kMmx;
   return (insn.row->flags & kVectorRows) != 0 ? vector_kind(insn) : EmitKind::kInterpret;
+}
+
+bool goes_on(const Insn& insn) {
+  const EmitKind kind = emit_kind(insn);
+  return kind == EmitKind::kPopFlags || kind == EmitKind::kSerialize;
 }
 
 }  // namespace tenon::jit

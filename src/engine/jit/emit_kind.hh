@@ -22,9 +22,25 @@ enum class EmitKind : uint8_t {
   kPop,
   kLeave,
   kBranch,    // near branches: emitted by the end of their block
+  // emit_string.cc
+  kString,
+  kBitString, // BT and its kin with a register index, in memory
+  // emit_system.cc
+  kFlagBit,   // CLD, STD, CLI, STI
+  kPushFlags,
+  kPopFlags,
+  kTime,      // RDTSC, RDTSCP, RDPID
+  kBase,      // RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE
+  kSwapgs,
+  kReadControl,
+  kReadSegment,  // MOV from a segment register
+  kSerialize,
 };
 
 /// `insn` is 64-bit code and exposed to the guest (its feature is).
 EmitKind emit_kind(const x86::Insn& insn);
+
+/// Whether a row that ends a block (kSerializing) has a template after which control always goes on behind it.
+bool goes_on(const x86::Insn& insn);
 
 }  // namespace tenon::jit

@@ -61,6 +61,7 @@ void Emitter::emit_linear(const Address& address, bool flags_live) {
   } else {
     emit_sum(kHostR10, address);
   }
+  if (address.bit_index != x86::kNoRegister) emit_bit_unit(address);
   if (address.segment_base == 0) return;
   if (!flags_live) return asm_.add(kHostR10, HostOperand::state(address.segment_base));
   asm_.mov(kHostR11, HostOperand::state(address.segment_base));
@@ -129,7 +130,7 @@ HostOperand Emitter::check_short(const RegionInsn& insn, const Address& address,
                 .guest_offset = insn.offset,
                 .entry_offset = -1};
   HostOperand entry = HostOperand::state(table, kHostR11, 0);
-  if (address.constant && address.segment_base == 0) {
+  if (address.constant && address.segment_base == 0 && address.bit_index == x86::kNoRegister) {
     const unsigned offset = interp::SoftTlb::index_of(address.linear) << kEntryShift;
     cold.entry_offset = static_cast<int32_t>(offset);
     entry = HostOperand::state(table + offset);

@@ -69,7 +69,8 @@ Emitter::StackUse Emitter::stack_use(const Insn& insn, const InsnPlan& plan, Blo
     use.ends_group = true;
     return use;
   }
-  if (is_stack_operand(insn) && kind != EmitKind::kLea) use.access(insn.displacement, x86::memory_operand_size(insn));
+  if (is_stack_operand(insn) && kind != EmitKind::kLea && kind != EmitKind::kBitString)
+    use.access(insn.displacement, x86::memory_operand_size(insn));
   if (is_plain_same(kind)) {
     if ((gprs_written(insn, plan.gprs) >> x86::kRsp & 1) == 0) return use;
     const std::optional<int32_t> change = constant_change(insn);
@@ -188,7 +189,7 @@ void Emitter::emit_stack_check(const RegionInsn& insn, const StackGroup& group) 
 /// The operand where the active group has proven [RSP + displacement, + size); nothing where it has not.
 std::optional<HostOperand> Emitter::stack_operand(const Address& address, unsigned size_bytes) {
   const bool plain = address.base == x86::kRsp && address.index == x86::kNoRegister && !address.narrow &&
-                     address.segment_base == 0 && !address.constant;
+                     address.segment_base == 0 && !address.constant && address.bit_index == x86::kNoRegister;
   if (!stack_.active || !plain) return std::nullopt;
   const int64_t at = int64_t{stack_.rsp} + address.displacement;
   if (at < stack_.low || at + size_bytes > stack_.high) return std::nullopt;

@@ -39,6 +39,20 @@ bool is_repeatable(const Insn& insn) {
 
 size_t gpr_offset(unsigned guest) { return offsetof(interp::Cpu, gpr) + guest * sizeof(uint64_t); }
 
+void save_flags(Assembler& assembler) {
+  assembler.store(HostOperand::state(state::scratch(kScratchRax)), kHostRax);
+  assembler.lahf();
+  assembler.seto_al();
+  assembler.store(HostOperand::state(state::scratch(kScratchFlags)), kHostRax, false);
+}
+
+void restore_flags(Assembler& assembler) {
+  assembler.mov(kHostRax, HostOperand::state(state::scratch(kScratchFlags)), false);
+  assembler.add_al(127);  // OF where AL was 1
+  assembler.sahf();
+  assembler.mov(kHostRax, HostOperand::state(state::scratch(kScratchRax)));
+}
+
 namespace state {
 
 size_t scratch(unsigned slot) {
@@ -54,6 +68,8 @@ const size_t kPageOffsetMask = in_translated(offsetof(interp::TranslatedState, p
 const size_t kIndirectMask = in_translated(offsetof(interp::TranslatedState, indirect_mask));
 const size_t kInstructions = in_translated(offsetof(interp::TranslatedState, translated_instructions));
 const size_t kReturnStackTop = in_translated(offsetof(interp::TranslatedState, return_stack_top));
+
+const size_t kSystemFlags = offsetof(interp::Cpu, system_flags);
 
 size_t indirect_table(unsigned privilege) {
   return in_translated(offsetof(interp::TranslatedState, indirect)) +
@@ -96,6 +112,7 @@ bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t secon
   cold_poll_exits_.clear();
   cold_stacks_.clear();
   cold_bases_.clear();
+  cold_interprets_.clear();
   plan();
   for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
   for (const BlockFixup& fixup : block_fixups_) asm_.bind(fixup.from, block_address_[fixup.block]);
@@ -156,9 +173,9 @@ void Emitter::emit_block(unsigned index) {
       emit_stack_check(insn, stack_groups_[group++]);
     emit_base_checks(block, i);
     check_early(block, i, group);
-    const bool last = i + 1u == block.count;
-    if (last && emitted_by_end(block.end)) break;
-    if (last && block.end == BlockEnd::kStop) {
+    last_in_block_ = i + 1u == block.count;
+    if (last_in_block_ && emitted_by_end(block.end)) break;
+    if (last_in_block_ && block.end == BlockEnd::kStop && !goes_on(insn.insn)) {
       interpret(insn, true);
     } else {
       emit_insn(insn);
@@ -211,6 +228,7 @@ bool Emitter::is_allowed(const Insn& insn, EmitKind kind) const {
 
 void Emitter::emit_insn(const RegionInsn& region_insn) {
   const EmitKind kind = plan_of(region_insn).kind;
+  if (kind >= EmitKind::kString) r11_taken();  // those end a group and use R11 as they like
   switch (kind) {
     case EmitKind::kInterpret:
     case EmitKind::kBranch: return interpret(region_insn, false);
@@ -223,15 +241,39 @@ void Emitter::emit_insn(const RegionInsn& region_insn) {
     case EmitKind::kPush: return emit_push(region_insn);
     case EmitKind::kPop: return emit_pop(region_insn);
     case EmitKind::kLeave: return emit_leave(region_insn);
+    case EmitKind::kString: return emit_string(region_insn);
+    case EmitKind::kBitString: return emit_bit_string(region_insn);
+    case EmitKind::kFlagBit: return emit_flag_bit(region_insn);
+    case EmitKind::kPushFlags: return emit_push_flags(region_insn);
+    case EmitKind::kPopFlags: return emit_pop_flags(region_insn);
+    case EmitKind::kTime: return emit_time(region_insn);
+    case EmitKind::kBase: return emit_base(region_insn);
+    case EmitKind::kSwapgs: return emit_swapgs(region_insn);
+    case EmitKind::kReadControl: return emit_read_control(region_insn);
+    case EmitKind::kReadSegment: return emit_read_segment(region_insn);
+    case EmitKind::kSerialize: return emit_serialize(region_insn);
   }
 }
 
 /// The interpreter's handler executes it. `stops`: nobody knows yet where control goes on.
 void Emitter::interpret(const RegionInsn& region_insn, bool stops) {
-  stack_.active = false;  // C++ may drop what the groups rely on
+  InterpretSite& site = make_site(region_insn);
+  asm_.mov_immediate(kHostR10, reinterpret_cast<uint64_t>(&site));
+  asm_.jmp(stubs_.runtime.exit_interpret);
+  end_template(site);
+  if (stops) site.resume = 0;
+}
+
+/// Code behind the template may be come to from the interpreter: C++ may have dropped what was checked before.
+void Emitter::end_template(InterpretSite& site) {
+  stack_.active = false;
   for (BaseGroup& group : base_groups_) group.active = false;
   checked_early_ = nullptr;
   r11_taken();
+  site.resume = asm_.address();
+}
+
+InterpretSite& Emitter::make_site(const RegionInsn& region_insn) {
   auto site = std::make_unique<InterpretSite>();
   site->rip = rip_of(region_insn.offset);
   site->next_rip = next_rip(region_insn);
@@ -240,10 +282,8 @@ void Emitter::interpret(const RegionInsn& region_insn, bool stops) {
   builder.add(region_insn.insn);
   builder.finish(interp::end_of_trace);
   site->set_steps(builder.steps());
-  asm_.mov_immediate(kHostR10, reinterpret_cast<uint64_t>(site.get()));
-  asm_.jmp(stubs_.runtime.exit_interpret);
-  if (!stops) site->resume = asm_.address();
   fragment_.sites.push_back(std::move(site));
+  return *fragment_.sites.back();
 }
 
 // --- Registers that are loaded only where they are needed.
@@ -291,7 +331,16 @@ void Emitter::emit_cold() {
     asm_.call(load.stub);
     asm_.jmp(load.back);
   }
+  emit_cold_interprets();
   emit_cold_exits();
+}
+
+void Emitter::emit_cold_interprets() {
+  for (const ColdInterpret& cold : cold_interprets_) {
+    asm_.bind(cold.from);
+    asm_.mov_immediate(kHostR10, reinterpret_cast<uint64_t>(cold.site));
+    asm_.jmp(stubs_.runtime.exit_interpret);
+  }
 }
 
 void Emitter::emit_cold_fills() {

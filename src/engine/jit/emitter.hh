@@ -83,6 +83,10 @@ class Emitter {
     Fixup from;
     uint64_t target_rip = 0;
   };
+  struct ColdInterpret {  // something rare: the interpreter executes the instruction after all
+    Fixup from;
+    const InterpretSite* site = nullptr;
+  };
   struct BlockFixup {
     Fixup from;
     uint8_t block = 0;
@@ -104,6 +108,10 @@ class Emitter {
   void need_x87(const RegionInsn& insn);
   void need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stub);
   void interpret(const RegionInsn& insn, bool stops);
+  InterpretSite& make_site(const RegionInsn& insn);
+  void leave_to(const InterpretSite& site, Fixup from) { cold_interprets_.push_back({.from = from, .site = &site}); }
+  void end_template(InterpretSite& site);
+  void emit_cold_interprets();
   bool is_allowed(const x86::Insn& insn, EmitKind kind) const;
   uint64_t rip_of(unsigned guest_offset) const { return fragment_.linear_page + guest_offset; }
   uint64_t next_rip(const RegionInsn& insn) const { return rip_of(insn.offset) + insn.insn.length; }
@@ -120,6 +128,8 @@ class Emitter {
     size_t segment_base = 0;  // offset in Cpu of a base to add; 0: none
     bool constant = false;    // `linear` is the address (before the segment base)
     uint64_t linear = 0;
+    uint8_t bit_index = x86::kNoRegister;  // of a bit string: its unit of `bit_unit_bytes` (4 or 8) is meant
+    uint8_t bit_unit_bytes = 0;
   };
   Address address_of(const RegionInsn& insn) const;
   static Address stack_address(int32_t displacement) { return {.base = x86::kRsp, .displacement = displacement}; }
@@ -131,6 +141,7 @@ class Emitter {
   void check_early(const RegionBlock& block, unsigned index, size_t next_group);
   void emit_linear(const Address& address, bool flags_live);
   void emit_sum(HostRegister to, const Address& address);
+  void emit_bit_unit(const Address& address);
 
   // --- emit_stack.cc: accesses near RSP, checked once for a group of them.
   struct StackGroup {
@@ -202,6 +213,31 @@ class Emitter {
   void emit_pop(const RegionInsn& insn);
   void emit_leave(const RegionInsn& insn);
 
+  // --- emit_string.cc
+  void emit_string(const RegionInsn& insn);
+  void emit_repeat(const RegionInsn& insn);
+  void emit_move_string(const RegionInsn& insn, unsigned size_bytes);
+  void emit_compare_strings(const RegionInsn& insn, unsigned size_bytes);
+  void emit_bit_string(const RegionInsn& insn);
+
+  // --- emit_system.cc
+  /// Leaves to the interpreter where the bits of `mask` (one bit) in the state word are `set`. R10 and R11 are lost.
+  void leave_if(const InterpretSite& site, size_t word, uint32_t mask, bool set, bool flags_live);
+  void leave_if_interruptible(const InterpretSite& site, bool flags_live);
+  void change_system_flag(uint32_t mask, bool set, bool flags_live);
+  void emit_flag_bit(const RegionInsn& insn);
+  void emit_push_flags(const RegionInsn& insn);
+  void emit_pop_flags(const RegionInsn& insn);
+  void emit_time(const RegionInsn& insn);
+  void emit_base(const RegionInsn& insn);
+  void emit_swapgs(const RegionInsn& insn);
+  void emit_read_control(const RegionInsn& insn);
+  void emit_read_segment(const RegionInsn& insn);
+  void emit_serialize(const RegionInsn& insn);
+  void leave_if_not_canonical(const InterpretSite& site, bool flags_live);
+  /// Writes R10 to a general register of `size_bytes` (4 or 8).
+  void write_gpr(unsigned guest, unsigned size_bytes);
+
   // --- emit_branch.cc: the ends of blocks.
   void emit_end(const RegionBlock& block, unsigned index);
   void emit_conditional(const RegionBlock& block, const RegionInsn& insn);
@@ -253,6 +289,8 @@ class Emitter {
   std::vector<ColdLoad> cold_loads_;
   std::vector<ColdExit> cold_exits_;
   std::vector<ColdPollExit> cold_poll_exits_;
+  std::vector<ColdInterpret> cold_interprets_;
+  bool last_in_block_ = false;  // the instruction that is being emitted
 };
 
 /// Emits Translator::make_indirect_entry()'s code; the slot is its way on.
@@ -261,13 +299,16 @@ LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, const Stubs& ru
 // --- Where things are, for all emitters.
 
 size_t gpr_offset(unsigned guest);
+/// Flags to R10..R11-free scratch slots and back, around code that changes them. RAX is free in between.
+void save_flags(Assembler& assembler);
+void restore_flags(Assembler& assembler);
 inline HostOperand home(unsigned guest) { return HostOperand::state(gpr_offset(guest)); }
 
 /// Offsets in Cpu of what templates use.
 namespace state {
 size_t scratch(unsigned slot);
 extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kPageOffsetMask, kIndirectMask, kInstructions,
-    kReturnStackTop;
+    kReturnStackTop, kSystemFlags;
 size_t indirect_table(unsigned privilege);
 size_t code_page(unsigned privilege, uint64_t linear);
 size_t stack_negative_page(unsigned privilege);
@@ -280,6 +321,10 @@ enum ScratchSlot : unsigned {
   kScratchValue = 0,   // PUSH of memory, target of an indirect call
   kScratchBranch = 1,  // for ExitCode::kIndirect: low half of the address that names the branch (BranchSite)
   kScratchResume = 2,  // where the vector-loading entry goes
+  kScratchSite = 3,    // of repeated string instructions: InterpretSite*
+  kScratchCount = 4,   // and RCX afterwards
+  kScratchFlags = 5,   // flags in the AX form
+  kScratchRax = 6,     // RAX meanwhile
 };
 
 }  // namespace tenon::jit

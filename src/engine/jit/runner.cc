@@ -20,7 +20,7 @@ namespace {
 using interp::Cpu;
 using interp::TranslatedState;
 
-constexpr size_t kStubBytes = 16 << 10;
+constexpr size_t kStubBytes = 32 << 10;
 constexpr uint64_t kPageMask = ~(kPageSize - 1);
 constexpr unsigned kIndirectShift = 3;
 
@@ -53,7 +53,7 @@ Result<std::unique_ptr<Runner>> Runner::create(Cpu& cpu, const RunnerOptions& op
 void Runner::make_stubs() {
   Assembler assembler(cache_->stub_buffer(), cache_->stub_address());
   const Stubs runtime = jit::make_stubs(assembler, cpu_);
-  stubs_ = make_translator_stubs(assembler, runtime);
+  stubs_ = make_translator_stubs(assembler, runtime, cpu_);
   CHECK(!assembler.overflowed());
   translator_ = std::make_unique<Translator>(cpu_, *cache_, stubs_, options_.translator);
   state_.index_mask = uint64_t{interp::SoftTlb::kEntries - 1} * kPageSize;

@@ -36,9 +36,14 @@ struct TranslatorStubs {
   uint64_t resume_vector = 0;
   uint64_t resume_x87 = 0;
   uint64_t resume_both = 0;
+  /// Called with R10 = InterpretSite*: REP MOVS (0) and REP STOS (1) by soft-TLB mode and log2 of the element's size.
+  /// Returns when RCX is 0, or leaves to the interpreter with what is left to do. Flags stay.
+  uint64_t repeat[interp::kTlbNever][2][4] = {};
 };
 
-TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime);
+TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime, interp::Cpu& cpu);
+/// Its part in emit_string.cc.
+void make_repeat_stubs(Assembler& assembler, interp::Cpu& cpu, TranslatorStubs& stubs);
 
 class Emitter;
 
