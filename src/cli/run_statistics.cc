@@ -54,6 +54,12 @@ Counters exits(const TranslationStats& stats) {
           {"look_ups", stats.look_ups}};
 }
 
+Counters lockstep(const TranslationStats& stats) {
+  return {{"blocks_compared", stats.blocks_compared},
+          {"instructions_compared", stats.instructions_compared},
+          {"blocks_not_compared", stats.blocks_not_compared}};
+}
+
 Counters interpreted(const VcpuStats& vcpu) {
   Counters counters;
   for (const OperationCount& operation : vcpu.interpreted)
@@ -96,6 +102,7 @@ void append(std::vector<StatisticsLine>& lines, const std::string& subject, cons
   lines.push_back({subject + ".translations", translations(vcpu.translation)});
   lines.push_back({subject + ".cache", cache(vcpu.translation)});
   lines.push_back({subject + ".exits", exits(vcpu.translation)});
+  if (vcpu.translation.blocks_compared != 0) lines.push_back({subject + ".lockstep", lockstep(vcpu.translation)});
   if (Counters counters = interpreted(vcpu); !counters.empty())
     lines.push_back({subject + ".interpreted", std::move(counters)});
 }

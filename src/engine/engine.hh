@@ -1,4 +1,4 @@
-// The contract between the machine and whatever executes guest instructions: KVM, the interpreter, later the JIT.
+// The contract between the machine and whatever executes guest instructions: KVM, the interpreter, the JIT.
 //
 // `Vcpu::run(CpuIo&)` returns only to halt. Port I/O, MMIO, unknown MSRs, CPUID and hypercalls are call-outs on CpuIo
 // made from the middle of an instruction on the vCPU's thread, so no engine has to unwind; KVM's exits become the same
@@ -112,6 +112,10 @@ struct TranslationStats {
   uint64_t exits_slow_access = 0;  // for an access that the soft TLB cannot answer: MMIO, page crossing, code, fault
   uint64_t exits_host_fault = 0;   // at a fault of the host's own instruction
   uint64_t look_ups = 0;           // of code by its address
+  // In lockstep (JitOptions::lockstep):
+  uint64_t blocks_compared = 0;
+  uint64_t instructions_compared = 0;
+  uint64_t blocks_not_compared = 0;  // the interpreter's alone
 
   TranslationStats& operator+=(const TranslationStats& other);
 };

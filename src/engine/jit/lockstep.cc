@@ -84,7 +84,9 @@ bool Lockstep::overflow_differs(const interp::Cpu& cpu) const {
 
 std::string Lockstep::differences(const interp::Cpu& cpu, uint64_t flags) const {
   std::string text;
-  for (size_t i = 0; i < expected.gpr.size(); ++i) compare_number(text, kRegisterNames[i], expected.gpr[i], cpu.gpr[i]);
+  const bool same = std::memcmp(expected.gpr.data(), cpu.gpr, sizeof expected.gpr) == 0;
+  for (size_t i = 0; !same && i < expected.gpr.size(); ++i)
+    compare_number(text, kRegisterNames[i], expected.gpr[i], cpu.gpr[i]);
   compare_number(text, "RIP", expected.rip, cpu.rip);
   compare_number(text, "flags", interp::rflags_from_ax(expected.arithmetic_flags) & flags,
                  interp::rflags_from_ax(cpu.arithmetic_flags) & flags);

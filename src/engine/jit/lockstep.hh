@@ -55,9 +55,6 @@ struct Lockstep {
   ContextSnapshot context;
   interp::WriteLog log;
   std::string failure;  // of the guest's run: what is different
-  uint64_t blocks_compared = 0;
-  uint64_t instructions_compared = 0;
-  uint64_t blocks_taken = 0;  // from the interpreter, not run twice
 
   bool overflow_differs(const interp::Cpu& cpu) const;
   /// Lines of what is not as expected; empty: nothing. Of the flags only `flags` are compared (RFLAGS bits).

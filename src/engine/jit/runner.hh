@@ -147,7 +147,7 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   bool run_in_lockstep();
   bool interpret_block(const Fragment& fragment, BlockRun& run);
   std::string run_block_twice(uint64_t host);
-  bool run_translation(uint64_t host, const BlockRun& run);
+  bool run_translation(const Fragment& block, uint64_t host, const BlockRun& run);
   uint64_t resume_in(const Fragment& fragment);
   void report_difference(const std::string& difference);
   template <typename Visit>

@@ -70,16 +70,16 @@ std::string Runner::run_block_twice(uint64_t host) {
   CHECK(fragment != nullptr);
   BlockRun run;
   if (!interpret_block(*fragment, run)) {
-    ++lockstep.blocks_taken;
+    ++stats_.blocks_not_compared;
     return {};
   }
   lockstep.expected.take(cpu_, fragment->uses_vector);
   lockstep.log.undo();
   lockstep.before.put_back(cpu_);
-  const bool done = run_translation(host, run);
+  const bool done = run_translation(*fragment, host, run);
   cpu_.flush_write_tlb();
   if (!done) {
-    ++lockstep.blocks_taken;
+    ++stats_.blocks_not_compared;
     return {};
   }
   uint64_t flags = x86::kArithmeticFlags;
@@ -87,8 +87,8 @@ std::string Runner::run_block_twice(uint64_t host) {
   std::string text = lockstep.differences(cpu_, flags);
   if (cpu_.has_fault) text += "  translated code faults\n";
   if (text.empty()) {
-    ++lockstep.blocks_compared;
-    lockstep.instructions_compared += run.count;
+    ++stats_.blocks_compared;
+    stats_.instructions_compared += run.count;
     return {};
   }
   lockstep.log.restore();
@@ -99,7 +99,13 @@ std::string Runner::run_block_twice(uint64_t host) {
 }
 
 /// Runs the block's translation to its end. False: something came between, and what it did stays.
-bool Runner::run_translation(uint64_t host, const BlockRun& run) {
+bool Runner::run_translation(const Fragment& block, uint64_t host, const BlockRun& run) {
+  // Mostly the block's own code, which need not be looked for.
+  const auto code_at = [&](uint64_t address) {
+    const Fragment* at = address - block.host < block.size_bytes ? &block : cache_->fragment_at(address);
+    CHECK(at != nullptr);
+    return at;
+  };
   for (;;) {
     reset_return_stack();
     enter(host);
@@ -108,8 +114,7 @@ bool Runner::run_translation(uint64_t host, const BlockRun& run) {
       case ExitCode::kIndirect: return cpu_.rip = argument, true;
       case ExitCode::kInterpret: return cpu_.rip = reinterpret_cast<InterpretSite*>(argument)->rip, true;
       case ExitCode::kLink: {
-        const Fragment* from = cache_->fragment_at(argument - 1);
-        CHECK(from != nullptr);
+        const Fragment* from = code_at(argument - 1);
         const LinkSlot* slot = from->slot_at(argument);
         CHECK(slot != nullptr);
         cpu_.rip = slot->target_rip;
@@ -122,8 +127,7 @@ bool Runner::run_translation(uint64_t host, const BlockRun& run) {
       case ExitCode::kSlowAccess:
       case ExitCode::kHostFault: break;
     }
-    const Fragment* fragment = cache_->fragment_at(argument);
-    CHECK(fragment != nullptr);
+    const Fragment* fragment = code_at(argument);
     const SideEntry* side = fragment->side_at(argument);
     CHECK(side != nullptr);
     cpu_.rip = fragment->linear_page + side->guest_offset;
