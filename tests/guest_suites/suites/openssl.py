@@ -1,8 +1,8 @@
 """OpenSSL's own test suite: its Perl recipes (test/recipes), which run test programs and the openssl program and print
 one line for each check they make.
 
-Left out: recipes that need what a guest or a plain build has not (other projects' sources, a FIPS module), fuzzers over
-collections of files, and those that ask for the kernel's crypto sockets.
+Left out: recipes that need what a guest or a plain build has not (other projects' sources, a FIPS module, `nm`),
+fuzzers over collections of files, and those that ask for the kernel's crypto sockets.
 """
 import pathlib
 import re
@@ -13,9 +13,9 @@ from suites.sources import build
 from suites.terminal import SuiteError
 
 JOBS = "-j2"
-LEFT_OUT = re.compile(r"^00-|^95-|fuzz|fips|afalg|acvp|external")
+LEFT_OUT = re.compile(r"^00-|^95-|fuzz|fips|afalg|acvp|external|symbol_presence")
 # Of both trees the recipes read test data, certificates, configurations, headers and lists of symbols.
-SOURCE_FOLDERS = ["apps", "crypto/err", "crypto/objects", "external/perl", "include", "test", "util"]
+SOURCE_FOLDERS = ["Configurations", "apps", "crypto/err", "crypto/objects", "external/perl", "include", "test", "util"]
 BUILD_FOLDERS = ["apps", "engines", "include", "providers", "test", "util"]
 NOT_NEEDED = {".o", ".d", ".a", ".c", ".pod"}
 PERL = "/usr/bin/perl"
