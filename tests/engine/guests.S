@@ -276,6 +276,17 @@ guest repeated
         out     REPORT, eax
 end_guest repeated
 
+// Copies between pages 4 MiB apart, which a direct-mapped table of translations keeps in the same place.
+guest far_copy
+        mov     dword ptr [0x20ffc], 0x12345678
+        mov     esi, 0x20000
+        mov     edi, 0x420000
+        mov     ecx, 0x400
+        rep movsd
+        mov     eax, [0x420ffc]
+        out     REPORT, eax
+end_guest far_copy
+
 // Routes GSI 5 to vector 0x41 through the IOAPIC and waits for it.
 guest io_apic
         mov     al, 0xff                // the 8259s hear GSI 5 too: mask them

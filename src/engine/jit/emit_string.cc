@@ -177,6 +177,7 @@ class RepeatStub {
     asm_.store(kDestination, kHostR11);
     room_in(kHostRax);
     Fixup from_miss{};
+    const uint64_t source = asm_.address();
     if (moves_) {
       from_miss = translate(kHostRsi, false);
       room_in(kHostR10);
@@ -196,8 +197,9 @@ class RepeatStub {
     asm_.lea(kHostRsp, HostOperand::at(kHostRsp, 8));
     asm_.mov(kHostR10, kSite);
     asm_.jmp(runtime_.exit_interpret);
-    fill(to_miss, kHostRdi, true, leave);
-    if (moves_) fill(from_miss, kHostRsi, false, leave);
+    fill(to_miss, kHostRdi, true, chunk_, leave);
+    // Not from the destination on: a refill may take its entry away where both have the same index.
+    if (moves_) fill(from_miss, kHostRsi, false, source, leave);
     return start;
   }
 
@@ -277,8 +279,10 @@ class RepeatStub {
   }
 
   /// As runtime.hh's fill stubs, but on failure the instruction is the interpreter's, from where it has come to.
-  void fill(Fixup from, HostRegister linear, bool write, uint64_t leave) {
+  /// RAX is kept.
+  void fill(Fixup from, HostRegister linear, bool write, uint64_t retry, uint64_t leave) {
     asm_.bind(from);
+    asm_.store(kCount, kHostRax);
     for (const HostRegister host : kVolatile) asm_.store(home_of(host), host);
     asm_.store(kReturnStack, kHostRsp);
     asm_.mov(kHostRsp, kEngineStack);
@@ -290,7 +294,8 @@ class RepeatStub {
     asm_.mov(kHostRsp, kReturnStack);
     for (const HostRegister host : kVolatile) asm_.mov(host, home_of(host));
     asm_.encode({.opcode = 0x84, .has_modrm = true, .reg = kHostRax, .rm = HostOperand::r(kHostRax)});  // test al, al
-    asm_.jcc(kNotEqual, chunk_);
+    asm_.mov(kHostRax, kCount);
+    asm_.jcc(kNotEqual, retry);
     asm_.jmp(leave);
   }
 
