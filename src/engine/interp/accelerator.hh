@@ -26,8 +26,9 @@ class Accelerator {
 
   /// Behind the Cpu members of the same names (cpu.hh): linear addresses of code mean something else now.
   virtual void forget_code_translations(bool keep_global) = 0;
-  virtual void forget_code_translation(uint64_t linear) = 0;
-  /// CPL, CS, paging or what gates vector instructions changed.
+  virtual void forget_code_translation(uint64_t linear, uint64_t size_bytes) = 0;
+  virtual void forget_code_translations_of(uint64_t context) = 0;
+  /// CPL, CS, paging, EFLAGS.AC or what gates vector instructions (CR0, CR4, XCR0) changed.
   virtual void code_context_changed(Cpu& cpu) = 0;
   /// Bytes under a set CodeWatch granule were written, or the page's granules were given up (size = whole page): by
   /// this vCPU just now, or by somebody else some time before the last poke.

@@ -16,7 +16,8 @@ class ScriptedAccelerator : public Accelerator {
     return on_run && on_run(cpu);
   }
   void forget_code_translations(bool keep_global) override { forgotten.push_back(keep_global ? 1 : 0); }
-  void forget_code_translation(uint64_t linear) override { forgotten.push_back(linear); }
+  void forget_code_translation(uint64_t linear, uint64_t) override { forgotten.push_back(linear); }
+  void forget_code_translations_of(uint64_t) override {}
   void code_context_changed(Cpu&) override { ++contexts; }
   void code_changed(Gpa gpa, uint64_t size_bytes) override { changed.push_back({gpa.value(), size_bytes}); }
   void any_code_changed() override { ++anything; }

@@ -242,7 +242,7 @@ class alignas(64) Cpu {
   /// tlb.context() are once that is the current one again.
   void forget_code_translations(bool keep_global);
   void forget_code_translations_of(uint64_t context);  // which is not the current one
-  void forget_code_translation(uint64_t linear);
+  void forget_code_translation(uint64_t linear, uint64_t size_bytes);  // of the pages in [linear, linear + size)
   /// CS or what it means has changed: the next trace lookup uses the new base, limit, size and rights.
   void code_context_changed();
   /// After bytes of guest RAM were written at [gpa, gpa + size) other than through a write-TLB entry: tells CodeWatch,

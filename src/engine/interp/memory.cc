@@ -482,22 +482,16 @@ void Cpu::switch_tlb() {
 }
 
 void Cpu::flush_tlb_page(uint64_t linear) {
-  if (tlb.drop_page(linear, paging.kind)) {
-    forget_code_translations(false);
-  } else {
-    forget_code_translation(linear);
-  }
+  const uint64_t size_bytes = tlb.dropped_size(linear, paging.kind, true);
+  tlb.drop_page(linear, paging.kind);
+  forget_code_translation(linear & ~(size_bytes - 1), size_bytes);
 }
 
 void Cpu::flush_tlb_page_of(uint16_t pcid, uint64_t linear) {
-  const bool large = tlb.drop_page_of(pcid, linear, paging.kind);
-  if (pcid != tlb.pcid()) {
-    forget_code_translations_of(tlb.context_of(pcid));
-  } else if (large) {
-    forget_code_translations(false);
-  } else {
-    forget_code_translation(linear);
-  }
+  const uint64_t size_bytes = tlb.dropped_size(linear, paging.kind, false);
+  tlb.drop_page_of(pcid, linear, paging.kind);
+  if (pcid != tlb.pcid()) return forget_code_translations_of(tlb.context_of(pcid));
+  forget_code_translation(linear & ~(size_bytes - 1), size_bytes);
 }
 
 void Cpu::flush_tlb_context(uint16_t pcid) {

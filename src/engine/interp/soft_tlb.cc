@@ -162,7 +162,6 @@ void SoftTlb::drop_all() {
 
 // --- Single pages.
 
-/// How much around `linear` has to go: all of the largest page that may have been there.
 uint64_t SoftTlb::dropped_size(uint64_t linear, x86::PagingKind paging, bool globals) const {
   if (local_large_.has_gigabyte(linear) || (globals && global_large_.has_gigabyte(linear))) return 1024 * kMebibyte;
   if (!local_large_.has_region(linear) && !(globals && global_large_.has_region(linear))) return kPageSize;

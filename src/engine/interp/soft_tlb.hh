@@ -164,6 +164,8 @@ class SoftTlb {
   /// INVLPG: the page of `linear` in the current context, also as a global one. True: it may have lain in a page of
   /// more than 4 KiB, and all of that went, too. `paging` says how large such a page is.
   bool drop_page(uint64_t linear, x86::PagingKind paging);
+  /// How much around `linear` they drop: all of the largest page that may have been there.
+  uint64_t dropped_size(uint64_t linear, x86::PagingKind paging, bool globals) const;
   /// INVPCID type 0: the same in the context of `pcid`, which globals do not belong to.
   bool drop_page_of(uint16_t pcid, uint64_t linear, x86::PagingKind paging);
   /// #PF: the 4 KiB at `linear` alone.
@@ -215,7 +217,6 @@ class SoftTlb {
   uint64_t new_context();
   void start_contexts_over();
   void drop_lines(uint64_t first, uint64_t size_bytes, uint64_t context, bool globals);
-  uint64_t dropped_size(uint64_t linear, x86::PagingKind paging, bool globals) const;
   unsigned backing_of(uint64_t gpa) const;
   Line& line_for(uint64_t linear);
 

@@ -134,6 +134,7 @@ void change_ac(Cpu& cpu, const Step* step) {
   if (cpu.cpl != 0) return cpu.fault(step, x86::kInvalidOpcode);
   cpu.system_flags = set ? cpu.system_flags | x86::kAc : cpu.system_flags & ~uint64_t{x86::kAc};
   update_tlb_mode(cpu);
+  cpu.code_context_changed();
   return next(cpu, step);
 }
 

@@ -128,6 +128,7 @@ bool mov_to_cr(Cpu& cpu, const Step* step) {
 
 bool clts(Cpu& cpu, const Step*) {
   cpu.state.cr0 &= ~uint64_t{x86::kCr0Ts};
+  cpu.code_context_changed();
   return true;
 }
 
@@ -255,6 +256,7 @@ bool xsetbv(Cpu& cpu, const Step*) {
   const bool avx_without_sse = (value & 6) == 4;
   if ((value & ~cpu.limits.xcr0_valid) != 0 || (value & 1) == 0 || avx_without_sse) return raise_gp0(cpu);
   cpu.state.xcr0 = value;
+  cpu.code_context_changed();
   return true;
 }
 

@@ -351,9 +351,12 @@ void TraceCache::forget_translations(bool keep_global, uint64_t context) {
   if (!keep_global || upper_.has_local) start_over(upper_);
 }
 
-void TraceCache::forget_translation(uint64_t linear) {
+void TraceCache::forget_translation(uint64_t linear, uint64_t size_bytes) {
   Half& half = *halves_[linear >> 63];
-  if (half.pages_seen.test(linear / kPageSize % kPageFilterBits)) start_over(half);
+  bool seen = size_bytes >= kPageFilterBits * kPageSize;
+  for (uint64_t at = 0; at < size_bytes && !seen; at += kPageSize)
+    seen = half.pages_seen.test((linear + at) / kPageSize % kPageFilterBits);
+  if (seen) start_over(half);
 }
 
 void TraceCache::forget_context(uint64_t context) {
@@ -415,10 +418,13 @@ void Cpu::forget_code_translations(bool keep_global) {
   traces->forget_translations(keep_global, tlb.context());
   if (accelerator != nullptr) accelerator->forget_code_translations(keep_global);
 }
-void Cpu::forget_code_translations_of(uint64_t context) { traces->forget_context(context); }
-void Cpu::forget_code_translation(uint64_t linear) {
-  traces->forget_translation(linear);
-  if (accelerator != nullptr) accelerator->forget_code_translation(linear);
+void Cpu::forget_code_translations_of(uint64_t context) {
+  traces->forget_context(context);
+  if (accelerator != nullptr) accelerator->forget_code_translations_of(context);
+}
+void Cpu::forget_code_translation(uint64_t linear, uint64_t size_bytes) {
+  traces->forget_translation(linear, size_bytes);
+  if (accelerator != nullptr) accelerator->forget_code_translation(linear, size_bytes);
 }
 void Cpu::code_context_changed() {
   traces->context_changed(*this);

@@ -82,7 +82,7 @@ class TraceCache {
   // Behind the Cpu members of the same purpose.
   /// `context` is SoftTlb::context(): translations of code in it stay where it is entered again, all others go.
   void forget_translations(bool keep_global, uint64_t context);
-  void forget_translation(uint64_t linear);
+  void forget_translation(uint64_t linear, uint64_t size_bytes);
   /// Single translations of a context that is not the current one were dropped.
   void forget_context(uint64_t context);
   void context_changed(const Cpu& cpu);

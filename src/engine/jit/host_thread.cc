@@ -197,6 +197,10 @@ void HostThread::reset_return_stack() {
   other_return_stack_ = return_stack_tops_[1 - return_stack_];
 }
 
+void HostThread::reset_return_stack(unsigned privilege) {
+  (privilege == return_stack_ ? cpu_.translated.return_stack : other_return_stack_) = return_stack_tops_[privilege];
+}
+
 void HostThread::use_return_stack(unsigned privilege) {
   if (privilege == return_stack_) return;
   std::swap(cpu_.translated.return_stack, other_return_stack_);

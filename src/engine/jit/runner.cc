@@ -8,6 +8,7 @@
 
 #include "base/check.hh"
 #include "engine/interp/cpu_inline.hh"
+#include "engine/interp/event.hh"
 #include "engine/interp/trace_cache.hh"
 #include "engine/jit/emitter.hh"
 #include "engine/jit/fault_injection.hh"
@@ -30,14 +31,10 @@ uint64_t now_ns() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-unsigned indirect_index(uint64_t rip) {
-  return static_cast<unsigned>(rip >> kIndirectShift) % TranslatedState::kIndirectEntries;
-}
-
 }  // namespace
 
 Runner::Runner(Cpu& cpu, const RunnerOptions& options, std::unique_ptr<CodeCache> cache)
-    : cpu_(cpu), state_(cpu_.translated), options_(options), cache_(std::move(cache)) {}
+    : cpu_(cpu), state_(cpu_.translated), options_(options), cache_(std::move(cache)), remembered_(state_) {}
 
 Runner::~Runner() = default;
 
@@ -60,63 +57,66 @@ void Runner::make_stubs() {
   state_.page_number_mask = kPageMask;
   state_.indirect_mask = uint64_t{TranslatedState::kIndirectEntries - 1} << kIndirectShift;
   state_.page_offset_mask = ~kPageMask;
-  for (auto& table : state_.indirect) table.fill(runtime.exit_indirect);
+  remembered_.start(runtime.exit_indirect);
   generation_ = cache_->generation();
 }
 
 Result<void> Runner::prepare_thread() {
   if (thread_ != nullptr) return {};
   thread_ = TRY(HostThread::create(cpu_, cache_->stub_address(), options_.cache_bytes, stubs_.runtime));
-  reset_return_stack_ = true;
+  if (mode_ != kModeInvalid) thread_->use_return_stack(privilege(mode_));
   return {};
 }
 
 // --- What translated code remembers.
 
-void Runner::drop_indirect(unsigned privilege_index, bool keep_global) {
-  for (const bool global : {false, true}) {
-    if (global && keep_global) continue;
-    std::vector<uint16_t>& used = indirect_used_[privilege_index][global ? 1 : 0];
-    for (const uint16_t index : used) state_.indirect[privilege_index][index] = stubs_.runtime.exit_indirect;
-    used.clear();
-  }
-}
-
-void Runner::drop_remembered(bool keep_global) {
+/// Return stacks name code by addresses that calls found to be right then.
+void Runner::lost(RememberedCode::Loss loss, RememberedCode::Sides local) {
+  if (loss == RememberedCode::Loss::kNothing) return;
+  ++changes_;
   ++look_stamp_;
-  ++local_stamp_;
-  if (!keep_global) ++global_stamp_;
-  for (unsigned i = 0; i < 2; ++i) {
-    drop_indirect(i, keep_global);
-    for (const bool global : {false, true}) {
-      if (global && keep_global) continue;
-      std::vector<uint16_t>& used = code_pages_used_[i][global ? 1 : 0];
-      for (const uint16_t index : used) state_.code_pages[i][index] = 0;
-      used.clear();
-    }
+  if (loss == RememberedCode::Loss::kAll) cache_->unlink_global();
+  if (thread_ == nullptr) return;
+  for (unsigned side = 0; side < local.size(); ++side) {
+    if (loss == RememberedCode::Loss::kAll || local[side]) thread_->reset_return_stack(side);
   }
-  reset_return_stack();
 }
 
 void Runner::forget_code_translations(bool keep_global) {
-  drop_remembered(keep_global);
-  if (keep_global) return;
-  cache_->unlink_global();
-  seen_.reset();
+  const RememberedCode::Sides local = remembered_.local_sides();
+  if (!keep_global) {
+    remembered_.forget_all();
+    lost(RememberedCode::Loss::kAll, local);
+  }
+  // Of a PCID that keeps its number, what is known holds again when it is entered again.
+  const bool keep = keep_global && cpu_.tlb.context_of(pcid_) == context_;
+  context_ = cpu_.tlb.context();
+  pcid_ = cpu_.tlb.pcid();
+  if (remembered_.enter_context(context_, keep)) lost(RememberedCode::Loss::kLocal, local);
 }
 
-void Runner::forget_code_translation(uint64_t linear) {
-  if (!seen_.test(linear / kPageSize % kSeenBits)) return;
-  forget_code_translations(false);
+void Runner::forget_code_translation(uint64_t linear, uint64_t size_bytes) {
+  ++look_stamp_;
+  const RememberedCode::Sides local = remembered_.local_sides();
+  lost(remembered_.forget_range(linear, size_bytes), local);
 }
 
-void Runner::code_context_changed(Cpu&) { mode_ = kModeInvalid; }
+void Runner::forget_code_translations_of(uint64_t context) { remembered_.forget_context(context); }
+
+void Runner::code_context_changed(Cpu&) { mode_is_stale_ = true; }
 
 /// Addresses of removed code must not be used again.
 void Runner::drop_after_removal() {
   if (generation_ == cache_->generation()) return;
   generation_ = cache_->generation();
-  drop_remembered(false);
+  ++changes_;
+  ++look_stamp_;
+  if (cache_->stats().fragments == 0) {
+    remembered_.forget_all();  // the numbers of mappings may have started anew
+  } else {
+    remembered_.forget_addresses();
+  }
+  if (thread_ != nullptr) thread_->reset_return_stack();
 }
 
 void Runner::code_changed(Gpa gpa, uint64_t size_bytes) {
@@ -164,19 +164,21 @@ void Runner::any_code_changed() {
 
 /// Takes the mode as it is now.
 void Runner::refresh_mode() {
+  mode_is_stale_ = false;
   const Mode now = current_mode(cpu_);
   if (now == mode_) return;
+  ++changes_;
   mode_ = now;
   if (now == kModeInvalid) return;
-  drop_stack_pages();
-  thread_->use_return_stack(privilege(now));
-  state_.return_miss = stubs_.return_miss[privilege(now)];
-  Mode& last = last_mode_[privilege(now)];
-  if (last != now) {
-    drop_indirect(privilege(now), false);
-    reset_return_stack();
-  }
+  const unsigned side = privilege(now);
+  if (thread_ != nullptr) thread_->use_return_stack(side);
+  state_.return_miss = stubs_.return_miss[side];
+  Mode& last = last_mode_[side];
+  if (last == now) return;
   last = now;
+  remembered_.forget_addresses(side);
+  if (thread_ != nullptr) thread_->reset_return_stack(side);
+  drop_stack_pages();
 }
 
 /// No address is within reach of these, and with such an addend none is the host's.
@@ -191,8 +193,9 @@ void Runner::drop_stack_pages() {
 /// The next indirect branch to `rip` finds `host`. Returns where `rip` is then: making room may have removed it.
 uint64_t Runner::remember_indirect(uint64_t rip, uint64_t host) {
   const unsigned side = privilege(mode_);
-  const FetchLine& line = fetch_[side][rip / kPageSize % kFetchLines];
-  const uint64_t known = cache_->find(rip, line.gpa_page | (rip % kPageSize), mode_ | kModeIndirect);
+  const RememberedCode::Line* line = fetch(rip);
+  if (line == nullptr) return 0;
+  const uint64_t known = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode_ | kModeIndirect);
   Fragment* entry = known != 0 ? cache_->fragment_at(known)
                                : translator_->make_indirect_entry(rip, *cache_->fragment_at(host));
   if (generation_ != cache_->generation()) {
@@ -200,58 +203,55 @@ uint64_t Runner::remember_indirect(uint64_t rip, uint64_t host) {
     return look_up(rip);
   }
   cache_->link(*entry, entry->slots[0], host, side);
-  const unsigned index = indirect_index(rip);
-  state_.indirect[side][index] = entry->host;
-  indirect_used_[side][line.global ? 1 : 0].push_back(static_cast<uint16_t>(index));
+  remembered_.add_indirect(side, *line, rip, entry->host);
   return host;
 }
 
 // --- Finding code.
 
-/// Where `rip` lies for a fetch now. nullptr: its fault is pending.
-const Runner::FetchLine* Runner::fetch(uint64_t rip) {
-  const uint64_t page = rip / kPageSize;
+/// Where `rip` lies for a fetch now; code_pages says so, too. nullptr: its fault is pending.
+const RememberedCode::Line* Runner::fetch(uint64_t rip) {
   const unsigned side = privilege(mode_);
-  FetchLine& line = fetch_[side][page % kFetchLines];
-  if (line.page == page && line.stamp == (line.global ? global_stamp_ : local_stamp_)) return &line;
-  interp::Translation translation;
-  if (!cpu_.translate_fetch(rip, translation)) return nullptr;
-  line = {.page = page,
-          .gpa_page = translation.gpa.value() & kPageMask,
-          .stamp = translation.global ? global_stamp_ : local_stamp_,
-          .global = translation.global};
-  seen_.set(page % kSeenBits);
-  const auto index = static_cast<uint16_t>(page % TranslatedState::kCodePages);
-  state_.code_pages[side][index] = cache_->mapping_number(page * kPageSize, line.gpa_page);
-  code_pages_used_[side][line.global ? 1 : 0].push_back(index);
-  return &line;
+  const RememberedCode::Line* line = remembered_.find_line(side, rip);
+  if (line == nullptr) {
+    interp::Translation translation;
+    if (!cpu_.translate_fetch(rip, translation)) return nullptr;
+    line = &remembered_.add_line(side, rip, translation);
+  }
+  // Another page of the same index may have taken its place.
+  remembered_.set_mapping(side, *line, cache_->mapping_number(rip & kPageMask, line->gpa_page));
+  return line;
 }
 
 /// Executable address for `rip`; 0 where its fetch faults (then that is pending) or nothing there can be translated.
 uint64_t Runner::look_up(uint64_t rip) {
-  ++stats_.look_ups;
-  refresh_mode();
+  if (mode_is_stale_) refresh_mode();
   if (mode_ == kModeInvalid) return 0;
-  if (faults_ != nullptr) [[unlikely]]
-    inject_faults(rip);
-  const FetchLine* line = fetch(rip);
-  if (line == nullptr) return 0;
-  // The line may have been evicted from code_pages by another page of the same index.
-  state_.code_pages[privilege(mode_)][rip / kPageSize % TranslatedState::kCodePages] =
-      cache_->mapping_number(rip & kPageMask, line->gpa_page);
-  const uint64_t host = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode_);
-  return host != 0 ? host : translate(rip, *line, mode_);
+  const uint64_t host = remembered_.find(privilege(mode_), rip);
+  if (host != 0 && faults_ == nullptr) return host;
+  return look_up_slowly(rip, mode_);
 }
 
 /// The same in kModePlain, for code that was just executing and found its stack in two pages.
 uint64_t Runner::look_up_plain(uint64_t rip) {
-  refresh_mode();
-  if (mode_ == kModeInvalid) return 0;
-  const FetchLine* line = fetch(rip);
+  if (mode_is_stale_) refresh_mode();
+  return mode_ == kModeInvalid ? 0 : look_up_slowly(rip, static_cast<Mode>(mode_ | kModePlain));
+}
+
+/// In `mode`, which is the current one or that and kModePlain.
+uint64_t Runner::look_up_slowly(uint64_t rip, Mode mode) {
+  ++stats_.look_ups;
+  if (faults_ != nullptr) [[unlikely]]
+    inject_faults(rip);
+  const RememberedCode::Line* line = fetch(rip);
   if (line == nullptr) return 0;
-  const auto mode = static_cast<Mode>(mode_ | kModePlain);
-  const uint64_t host = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode);
-  return host != 0 ? host : translate(rip, *line, mode);
+  const uint64_t gpa_page = line->gpa_page;
+  uint64_t host = cache_->find(rip, gpa_page | (rip % kPageSize), mode);
+  if (host == 0) host = translate(rip, *line, mode);
+  if (host == 0 || mode != mode_) return host;
+  line = remembered_.find_line(privilege(mode_), rip);  // what was forgotten meanwhile may include this page
+  if (line != nullptr && line->gpa_page == gpa_page) remembered_.add(privilege(mode_), *line, rip, host);
+  return host;
 }
 
 /// Sets the granules, so that later writes are noticed, and says whether they still hold what is to be translated from
@@ -286,8 +286,8 @@ bool Runner::copy_page(uint64_t gpa_page) {
   return true;
 }
 
-uint64_t Runner::translate(uint64_t rip, const FetchLine& found, Mode mode) {
-  const FetchLine line = found;
+uint64_t Runner::translate(uint64_t rip, const RememberedCode::Line& found, Mode mode) {
+  const RememberedCode::Line line = found;
   const uint64_t start_ns = now_ns();
   constexpr unsigned kTries = 8;  // another vCPU may be writing the page all the time
   Fragment* fragment = nullptr;
@@ -305,9 +305,6 @@ uint64_t Runner::translate(uint64_t rip, const FetchLine& found, Mode mode) {
     break;
   }
   drop_after_removal();
-  // What was forgotten meanwhile includes this page.
-  state_.code_pages[privilege(mode_)][rip / kPageSize % TranslatedState::kCodePages] =
-      cache_->mapping_number(rip & kPageMask, line.gpa_page);
   stats_.translation_ns += now_ns() - start_ns;
   if (fragment == nullptr) {
     ++stats_.untranslatable;
@@ -338,8 +335,8 @@ bool Runner::must_leave() const {
 bool Runner::run(Cpu&) {
   if (lockstep_ != nullptr) [[unlikely]]
     return run_in_lockstep();
-  uint64_t host = look_up(cpu_.rip);
-  if (host == 0) return cpu_.has_fault;
+  uint64_t host = go_on();
+  if (host == 0) return ran_ || cpu_.has_fault;
   while (host != 0) {
     enter(host);
     host = after_exit();
@@ -347,11 +344,23 @@ bool Runner::run(Cpu&) {
   return true;
 }
 
+/// Executable address of cpu.rip, or 0 to return to the run loop.
+uint64_t Runner::go_on() {
+  ran_ = false;
+  if (must_leave() && !deliver_here()) return 0;
+  return look_up(cpu_.rip);
+}
+
+/// What the run loop would do with a fault, where that is all that is pending: straight to its handler.
+bool Runner::deliver_here() {
+  const bool alone = cpu_.attention == Cpu::kAttentionFault && cpu_.debug_hits == 0 && lockstep_ == nullptr;
+  if (!alone || state_.poke.load(std::memory_order_relaxed) != 0) return false;
+  interp::deliver_fault(cpu_);
+  ran_ = true;
+  return !must_leave();
+}
+
 void Runner::enter(uint64_t host) {
-  if (reset_return_stack_) {
-    thread_->reset_return_stack();
-    reset_return_stack_ = false;
-  }
   if (tlb_drops_ != cpu_.tlb.drops()) {
     tlb_drops_ = cpu_.tlb.drops();
     drop_stack_pages();
@@ -396,8 +405,11 @@ uint64_t Runner::after_link(uint64_t argument) {
   }
   ++stats_.exits_link;
   const uint64_t generation = cache_->generation();
-  const uint64_t host = slot->plain ? look_up_plain(cpu_.rip) : look_up(cpu_.rip);
-  if (host != 0 && generation == cache_->generation()) cache_->link(*from, *slot, host, privilege(mode_));
+  if (mode_is_stale_) refresh_mode();
+  if (mode_ == kModeInvalid) return 0;
+  const uint64_t host = slot->plain ? look_up_plain(cpu_.rip) : look_up_slowly(cpu_.rip, mode_);
+  if (host == 0) return go_on();
+  if (generation == cache_->generation()) cache_->link(*from, *slot, host, privilege(mode_));
   return must_leave() ? 0 : host;
 }
 
@@ -408,9 +420,8 @@ uint64_t Runner::after_indirect(uint64_t target) {
     return 0;
   }
   cpu_.rip = target;
-  if (must_leave()) return 0;
-  uint64_t host = look_up(target);
-  if (host != 0) host = remember_indirect(target, host);
+  uint64_t host = go_on();
+  if (host != 0 && cpu_.rip == target) host = remember_indirect(target, host);
   return must_leave() ? 0 : host;
 }
 
@@ -430,17 +441,15 @@ void Runner::raise_at_branch() {
 
 uint64_t Runner::after_interpret(InterpretSite& site) {
   ++stats_.exits_interpret;
-  const uint64_t generation = cache_->generation();
+  const uint64_t changes = changes_;
   const uint64_t next_rip = site.next_rip;
   const uint64_t resume = site.resume;
   cpu_.gpr[Cpu::kTraceRip] = site.rip;
   count_interpreted(site.operation);
   cpu_.traces->running = nullptr;
   site.steps[0].handler(cpu_, site.steps);
-  if (must_leave()) return 0;
-  const bool same = resume != 0 && cpu_.rip == next_rip && generation == cache_->generation() && mode_ != kModeInvalid &&
-                    !reset_return_stack_;
-  return same ? resume_target(resume) : look_up(cpu_.rip);
+  const bool same = resume != 0 && cpu_.rip == next_rip && changes == changes_ && !mode_is_stale_ && !must_leave();
+  return same ? resume_target(resume) : go_on();
 }
 
 /// The instruction at host `address` could not be executed as it is: the interpreter does it, or raises its exception.
@@ -450,20 +459,20 @@ uint64_t Runner::after_fault(uint64_t address) {
   const SideEntry* side = fragment->side_at(address);
   CHECK(side != nullptr);
   const uint64_t linear_page = fragment->linear_page;
-  const uint64_t generation = cache_->generation();
+  const uint64_t changes = changes_;
   cpu_.rip = linear_page + side->guest_offset;
   cpu_.interpret_one();
+  cpu_.traces->running = nullptr;
   if (options_.translator.count_instructions) --cpu_.instructions;  // counted with its block
-  if (must_leave()) return 0;
-  const bool same = generation == cache_->generation() && mode_ != kModeInvalid && !reset_return_stack_ &&
-                    (cpu_.rip & kPageMask) == linear_page;
+  const bool same =
+      changes == changes_ && !mode_is_stale_ && !must_leave() && (cpu_.rip & kPageMask) == linear_page;
   if (same) {
     for (const SideEntry& entry : fragment->side) {
       if (entry.resumable && entry.guest_offset == cpu_.rip % kPageSize)
         return resume_target(fragment->host + entry.host_offset);
     }
   }
-  return look_up(cpu_.rip);
+  return go_on();
 }
 
 }  // namespace tenon::jit

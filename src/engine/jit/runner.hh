@@ -9,7 +9,6 @@
 
 #include <array>
 #include <atomic>
-#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -20,6 +19,7 @@
 #include "engine/interp/cpu.hh"
 #include "engine/jit/code_cache.hh"
 #include "engine/jit/mode.hh"
+#include "engine/jit/remembered_code.hh"
 #include "engine/jit/runtime.hh"
 #include "engine/jit/translator.hh"
 
@@ -43,7 +43,8 @@ class Runner final : public interp::Accelerator, private Elsewhere {
 
   bool run(interp::Cpu& cpu) override;
   void forget_code_translations(bool keep_global) override;
-  void forget_code_translation(uint64_t linear) override;
+  void forget_code_translation(uint64_t linear, uint64_t size_bytes) override;
+  void forget_code_translations_of(uint64_t context) override;
   void code_context_changed(interp::Cpu& cpu) override;
   void code_changed(Gpa gpa, uint64_t size_bytes) override;
   void any_code_changed() override;
@@ -65,36 +66,25 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   static constexpr size_t kOperations = static_cast<size_t>(x86::Op::kCount);
   static constexpr size_t kCounters = sizeof(TranslationStats) / sizeof(uint64_t);
 
-  static constexpr unsigned kFetchLines = 256;
-  static constexpr unsigned kSeenBits = 4096;
   static constexpr uint64_t kNoPage = ~uint64_t{0};
-
-  /// Translation of one page of code for one privilege; holds while `stamp` is the current one of its kind.
-  struct FetchLine {
-    uint64_t page = ~uint64_t{0};
-    uint64_t gpa_page = 0;
-    uint64_t stamp = 0;
-    bool global = false;
-  };
 
   Runner(interp::Cpu& cpu, const RunnerOptions& options, std::unique_ptr<CodeCache> cache);
   void make_stubs();
 
   // --- What translated code remembers.
   void refresh_mode();
-  void drop_remembered(bool keep_global);
-  void drop_indirect(unsigned privilege, bool keep_global);
+  void lost(RememberedCode::Loss loss, RememberedCode::Sides local);
   void drop_after_removal();
   void drop_stack_pages();
   uint64_t remember_indirect(uint64_t rip, uint64_t host);
   void raise_at_branch();
-  void reset_return_stack() { reset_return_stack_ = true; }
 
   // --- Finding code.
   uint64_t look_up(uint64_t rip);
-  const FetchLine* fetch(uint64_t rip);
   uint64_t look_up_plain(uint64_t rip);
-  uint64_t translate(uint64_t rip, const FetchLine& line, Mode mode);
+  uint64_t look_up_slowly(uint64_t rip, Mode mode);
+  const RememberedCode::Line* fetch(uint64_t rip);
+  uint64_t translate(uint64_t rip, const RememberedCode::Line& line, Mode mode);
   bool watch(uint64_t gpa_page, uint64_t granules, const uint8_t* expected);
   bool copy_page(uint64_t gpa_page);
   void link_ready(Fragment& fragment);
@@ -120,14 +110,15 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   void invalidate_dependents(uint64_t gpa_page, uint64_t granules);
 
   // --- runner_crossing.cc: instructions in two pages.
-  const FetchLine* fetch_code_page(uint64_t rip);
-  Fragment* translate_crossing(uint64_t rip, const FetchLine& first, Mode mode);
+  Fragment* translate_crossing(uint64_t rip, const RememberedCode::Line& first, Mode mode);
   uint64_t after_guard(uint64_t rip, uint64_t host, uint64_t second_gpa_page);
   void invalidate_crossing(uint64_t gpa_page);
 
   // --- Running it.
   void enter(uint64_t host);
   uint64_t resume_target(uint64_t host);
+  uint64_t go_on();
+  bool deliver_here();
   uint64_t after_exit();
   uint64_t after_link(uint64_t argument);
   uint64_t after_indirect(uint64_t target);
@@ -165,18 +156,17 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   std::unique_ptr<FaultInjection> faults_;  // nullptr: none
   std::unique_ptr<Lockstep> lockstep_;      // nullptr: translated code runs alone
 
+  RememberedCode remembered_;
   Mode mode_ = kModeInvalid;
-  std::array<Mode, 2> last_mode_{kModeInvalid, kModeInvalid};  // by privilege: whose code `indirect` names
-  bool reset_return_stack_ = true;
+  bool mode_is_stale_ = true;
+  bool ran_ = false;  // go_on() has executed something
+  std::array<Mode, 2> last_mode_{kModeInvalid, kModeInvalid};  // by privilege: whose code is remembered
+  /// Counts up with every change of the mode or of what is remembered: code that was running may not go on as it is.
+  uint64_t changes_ = 0;
+  uint64_t context_ = 0;  // SoftTlb's, when translations were last forgotten, and its PCID
+  uint16_t pcid_ = 0;
   uint64_t tlb_drops_ = ~uint64_t{0};  // SoftTlb::drops() that the stack pages belong to
   uint64_t generation_ = 0;  // of the cache, that everything remembered belongs to
-  uint64_t local_stamp_ = 1;
-  uint64_t global_stamp_ = 1;
-  std::array<std::array<FetchLine, kFetchLines>, 2> fetch_{};
-  std::bitset<kSeenBits> seen_;  // linear pages (hashed) that something remembered relies on
-  /// Entries of `indirect` in use, by privilege and whether their page is global.
-  std::vector<uint16_t> indirect_used_[2][2];
-  std::vector<uint16_t> code_pages_used_[2][2];
   std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
   std::array<Look, 1024> looks_{};
   uint64_t look_stamp_ = 1;

@@ -19,24 +19,15 @@ constexpr uint64_t kFirstGranule = 1;
 
 }  // namespace
 
-/// Makes code_pages hold the mapping of the page of `rip`. nullptr: its fetch faults, which is pending.
-const Runner::FetchLine* Runner::fetch_code_page(uint64_t rip) {
-  const FetchLine* line = fetch(rip);
-  if (line == nullptr) return nullptr;
-  state_.code_pages[privilege(mode_)][rip / kPageSize % interp::TranslatedState::kCodePages] =
-      cache_->mapping_number(rip & kPageMask, line->gpa_page);
-  return line;
-}
-
 /// Translates the instruction at `rip`, in `first`'s page, that goes on in the next page. nullptr: it cannot be, or the
 /// fetch from the next page has faulted.
-Fragment* Runner::translate_crossing(uint64_t rip, const FetchLine& first, Mode mode) {
+Fragment* Runner::translate_crossing(uint64_t rip, const RememberedCode::Line& first, Mode mode) {
   const auto offset = static_cast<unsigned>(rip % kPageSize);
   if (offset + x86::kInsnLengthMax <= kPageSize) return nullptr;
-  const FetchLine first_line = first;
-  const FetchLine* found = fetch_code_page((rip & kPageMask) + kPageSize);
+  const RememberedCode::Line first_line = first;
+  const RememberedCode::Line* found = fetch((rip & kPageMask) + kPageSize);
   if (found == nullptr) return nullptr;
-  const FetchLine second = *found;
+  const RememberedCode::Line second = *found;
   constexpr unsigned kTries = 8;
   for (unsigned i = 0; i < kTries; ++i) {
     const std::byte* host = cpu_.memory->host_address(Gpa(second.gpa_page), kPageSize);
@@ -57,12 +48,12 @@ Fragment* Runner::translate_crossing(uint64_t rip, const FetchLine& first, Mode 
 
 /// A crossing instruction's guard has failed: where to go on.
 uint64_t Runner::after_guard(uint64_t rip, uint64_t host, uint64_t second_gpa_page) {
-  refresh_mode();
-  const FetchLine* second = mode_ == kModeInvalid ? nullptr : fetch_code_page((rip & kPageMask) + kPageSize);
+  if (mode_is_stale_) refresh_mode();
+  const RememberedCode::Line* second = mode_ == kModeInvalid ? nullptr : fetch((rip & kPageMask) + kPageSize);
   if (second == nullptr) return 0;
   if (second->gpa_page == second_gpa_page) return host;
   // Another page follows in this address space.
-  const FetchLine* first = fetch(rip);
+  const RememberedCode::Line* first = fetch(rip);
   if (first == nullptr) return 0;
   cache_->invalidate(first->gpa_page, kLastGranule);
   drop_after_removal();

@@ -11,12 +11,12 @@ void Runner::inject_faults(uint64_t rip) {
   if (faults.refills_to_failure != 0) state_.refills_to_failure = faults.refills_to_failure;
   if (faults.flush_tlb) cpu_.flush_tlb(false);
   if (faults.drop_page) {
-    if (const FetchLine* line = fetch(rip)) cache_->invalidate(line->gpa_page, ~uint64_t{0});
+    if (const RememberedCode::Line* line = fetch(rip)) cache_->invalidate(line->gpa_page, ~uint64_t{0});
   }
   if (faults.drop_code) cache_->invalidate_all();
   if (faults.unlink) cache_->unlink_global();
-  for (unsigned i = 0; faults.drop_indirect && i < 2; ++i) drop_indirect(i, false);
-  if (faults.reset_return_stack) reset_return_stack();
+  if (faults.drop_indirect) remembered_.forget_addresses();
+  if (faults.reset_return_stack) thread_->reset_return_stack();
   drop_after_removal();
 }
 

@@ -107,7 +107,7 @@ bool Runner::run_translation(const Fragment& block, uint64_t host, const BlockRu
     return at;
   };
   for (;;) {
-    reset_return_stack();
+    thread_->reset_return_stack();
     enter(host);
     const uint64_t argument = state_.exit_argument;
     switch (static_cast<ExitCode>(state_.exit_code)) {
@@ -136,7 +136,7 @@ bool Runner::run_translation(const Fragment& block, uint64_t host, const BlockRu
     const uint64_t generation = cache_->generation();
     cpu_.interpret_one();
     if (last || cpu_.has_fault) return true;
-    if (cpu_.attention != 0 || generation != cache_->generation() || mode_ == kModeInvalid) return false;
+    if (cpu_.attention != 0 || generation != cache_->generation() || mode_is_stale_) return false;
     host = resume_in(*fragment);
     if (host == 0) return false;
   }
@@ -178,7 +178,7 @@ void Runner::report_difference(const std::string& difference) {
 /// Gives each instruction from `rip` up to the first branch, or to the page's end, to visit(rip, insn, bytes).
 template <typename Visit>
 void Runner::visit_block(uint64_t rip, Visit&& visit) {
-  const FetchLine* line = fetch(rip);
+  const RememberedCode::Line* line = fetch(rip);
   if (line == nullptr) return;
   uint64_t gpa = line->gpa_page | rip % kPageSize;
   for (unsigned i = 0; i < kRegionInsnsMax; ++i) {

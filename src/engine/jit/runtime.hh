@@ -88,6 +88,8 @@ class HostThread {
   /// Empties both shadow return stacks: the next entry starts at the top, where every word above is a sentinel,
   /// Stubs::return_empty.
   void reset_return_stack();
+  /// The same for one.
+  void reset_return_stack(unsigned privilege);
   /// From now on the shadow return stack of `privilege` (0: CPL 0-2, 1: CPL 3) is in use; the other one stays as it is.
   void use_return_stack(unsigned privilege);
   /// Call before entering translated code: makes sure that `poke` is set when VcpuSignal::deadline_ns() passes. Cheap

@@ -1,0 +1,178 @@
+#include "engine/jit/remembered_code.hh"
+
+#include <algorithm>
+#include <bit>
+
+namespace tenon::jit {
+
+template <unsigned size>
+template <typename Visit>
+void RememberedCode::IndexSet<size>::take(Visit&& visit) {
+  for (unsigned i = 0; i < words.size(); ++i) {
+    for (; words[i] != 0; words[i] &= words[i] - 1) visit(i * 64 + static_cast<unsigned>(std::countr_zero(words[i])));
+  }
+}
+
+void RememberedCode::PageSet::add(uint64_t page) {
+  if (table_.find(page, 0) != 0) return;
+  table_.set(page, 0, 1);
+  list_.push_back(page);
+}
+
+bool RememberedCode::PageSet::has_any_in(uint64_t first, uint64_t size_bytes) const {
+  const uint64_t first_page = first / kPageSize;
+  const uint64_t count = size_bytes / kPageSize;
+  if (count > list_.size()) {
+    return std::ranges::any_of(list_, [&](uint64_t page) { return page - first_page < count; });
+  }
+  for (uint64_t i = 0; i < count; ++i) {
+    if (table_.find(first_page + i, 0) != 0) return true;
+  }
+  return false;
+}
+
+void RememberedCode::PageSet::clear() {
+  if (list_.empty()) return;
+  table_.clear();
+  list_.clear();
+}
+
+void RememberedCode::start(uint64_t miss) {
+  miss_ = miss;
+  forget_addresses();
+}
+
+// --- What is known.
+
+const RememberedCode::Line& RememberedCode::add_line(unsigned side, uint64_t rip,
+                                                     const interp::Translation& translation) {
+  const uint64_t page = rip / kPageSize;
+  (translation.global ? pages_global_ : pages_local_).add(page);
+  if (!translation.global) local_sides_[side] = true;
+  Line& line = lines_[side][page % kLines];
+  line = {.page = page,
+          .gpa_page = translation.gpa.value() & ~(kPageSize - 1),
+          .stamp = translation.global ? global_stamp_ : local_stamp_,
+          .global = translation.global};
+  return line;
+}
+
+void RememberedCode::set_mapping(unsigned side, const Line& line, uint32_t number) {
+  const auto index = static_cast<unsigned>(line.page % State::kCodePages);
+  state_.code_pages[side][index] = number;
+  line.global ? local_pages_[side].clear(index) : local_pages_[side].set(index);
+}
+
+void RememberedCode::add(unsigned side, const Line& line, uint64_t rip, uint64_t host) {
+  found_[side][index_of(rip)] = {.rip = rip,
+                                 .host = host,
+                                 .stamp = line.stamp,
+                                 .addresses = side_address_number_[side],
+                                 .global = line.global};
+}
+
+void RememberedCode::add_indirect(unsigned side, const Line& line, uint64_t rip, uint64_t host) {
+  const unsigned index = index_of(rip);
+  state_.indirect[side][index] = host;
+  line.global ? local_indirect_[side].clear(index) : local_indirect_[side].set(index);
+}
+
+// --- Dropping.
+
+/// Takes what is not global out of the tables, into `kept` where there is one.
+void RememberedCode::empty_local(Kept* kept) {
+  for (uint8_t side = 0; side < kSides; ++side) {
+    local_indirect_[side].take([&](unsigned index) {
+      uint64_t& host = state_.indirect[side][index];
+      if (kept != nullptr) kept->indirect.push_back({static_cast<uint16_t>(index), side, host});
+      host = miss_;
+    });
+    local_pages_[side].take([&](unsigned index) {
+      uint32_t& number = state_.code_pages[side][index];
+      if (kept != nullptr) kept->mappings.push_back({static_cast<uint16_t>(index), side, number});
+      number = 0;
+    });
+  }
+  if (kept != nullptr) std::swap(kept->pages, pages_local_);
+  pages_local_.clear();
+  local_sides_ = {};
+}
+
+void RememberedCode::restore(Kept& kept) {
+  kept.context = 0;
+  local_stamp_ = kept.stamp;
+  local_sides_ = kept.local_sides;
+  std::swap(pages_local_, kept.pages);
+  for (const auto& [index, side, number] : kept.mappings) {
+    state_.code_pages[side][index] = static_cast<uint32_t>(number);
+    local_pages_[side].set(index);
+  }
+  for (const auto& [index, side, host] : kept.indirect) {
+    if (kept.addresses[side] != side_address_number_[side]) continue;
+    state_.indirect[side][index] = host;
+    local_indirect_[side].set(index);
+  }
+}
+
+bool RememberedCode::enter_context(uint64_t context, bool keep) {
+  if (context == context_) return false;
+  Kept* kept = nullptr;
+  if (keep) {
+    kept = &kept_[next_kept_++ % kContexts];
+    // One that has just been asked for is likely to be asked for again.
+    if (kept->context == context) kept = &kept_[next_kept_++ % kContexts];
+    kept->context = context_;
+    kept->stamp = local_stamp_;
+    kept->local_sides = local_sides_;
+    kept->addresses = side_address_number_;
+    kept->indirect.clear();
+    kept->mappings.clear();
+  }
+  empty_local(kept);
+  context_ = context;
+  const auto known = std::ranges::find(kept_, context, &Kept::context);
+  if (known != kept_.end()) {
+    restore(*known);
+  } else {
+    local_stamp_ = ++last_stamp_;
+  }
+  return true;
+}
+
+void RememberedCode::forget_context(uint64_t context) {
+  const auto known = std::ranges::find(kept_, context, &Kept::context);
+  if (known != kept_.end()) known->context = 0;
+}
+
+RememberedCode::Loss RememberedCode::forget_range(uint64_t first, uint64_t size_bytes) {
+  if (pages_global_.has_any_in(first, size_bytes)) {
+    forget_all();
+    return Loss::kAll;
+  }
+  if (!pages_local_.has_any_in(first, size_bytes)) return Loss::kNothing;
+  empty_local(nullptr);
+  local_stamp_ = ++last_stamp_;
+  return Loss::kLocal;
+}
+
+void RememberedCode::forget_all() {
+  for (Kept& kept : kept_) kept.context = 0;
+  empty_local(nullptr);
+  pages_global_.clear();
+  local_stamp_ = ++last_stamp_;
+  global_stamp_ = ++last_stamp_;
+  for (auto& table : state_.code_pages) table.fill(0);
+  forget_addresses();
+}
+
+void RememberedCode::forget_addresses() {
+  for (unsigned side = 0; side < kSides; ++side) forget_addresses(side);
+}
+
+void RememberedCode::forget_addresses(unsigned side) {
+  ++side_address_number_[side];
+  state_.indirect[side].fill(miss_);
+  local_indirect_[side] = {};
+}
+
+}  // namespace tenon::jit
