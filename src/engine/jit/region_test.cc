@@ -386,7 +386,7 @@ constexpr FlagCase kFlagCases[] = {
     {"cmc", kCf, kCf},
     {"clc", 0, kCf},
     {"std", 0, 0},
-    {"div", 0, kAll},
+    {"div", 0, 0},  // leaves them as they were on processors, though the manual says undefined
     {"imul", 0, kAll},
     {"bt", 0, kAll & ~kZf},
     {"mov from cr0", 0, 0},
