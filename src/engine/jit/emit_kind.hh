@@ -21,7 +21,7 @@ enum class EmitKind : uint8_t {
   kPush,
   kPop,
   kLeave,
-  kBranch,    // near branches: emitted by the end of their block
+  kBranch,    // near branches: emitted by the end of their block; from here on, templates that may call the interpreter
   // emit_string.cc
   kString,
   kBitString, // BT and its kin with a register index, in memory

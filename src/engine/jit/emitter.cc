@@ -23,16 +23,11 @@ bool emitted_by_end(BlockEnd end) {
   }
 }
 
-/// Whether it does the same again from the same state: what lockstep relies on.
-bool is_repeatable(const Insn& insn) {
-  switch (insn.row->op) {
-    case x86::Op::kRdtsc:
-    case x86::Op::kRdtscp:
-    case x86::Op::kRdpmc:
-    case x86::Op::kRdrand:
-    case x86::Op::kRdseed: return false;
-    default: return (insn.row->flags & x86::kRep) == 0;  // strings go in portions
-  }
+/// Whether lockstep compares it: it does the same again from the same state, and its template never calls the
+/// interpreter in the middle of a block.
+bool is_compared(const Insn& insn, EmitKind kind) {
+  const bool random = insn.row->op == x86::Op::kRdrand || insn.row->op == x86::Op::kRdseed;
+  return kind <= EmitKind::kBranch && !random;
 }
 
 }  // namespace
@@ -217,7 +212,7 @@ void Emitter::count_block(const RegionBlock& block) {
 
 /// Whether the host may execute it as it is: exposed to the guest, and allowed by control registers.
 bool Emitter::is_allowed(const Insn& insn, EmitKind kind) const {
-  if (options_.lockstep && !is_repeatable(insn)) return false;
+  if (options_.lockstep && !is_compared(insn, kind)) return false;
   if (!cpu_.features.test(static_cast<size_t>(x86::required_feature(insn)))) return false;
   const bool vector = kind == EmitKind::kVector || kind == EmitKind::kVectorX87;
   const bool x87 = kind == EmitKind::kX87 || kind == EmitKind::kVectorX87;
