@@ -86,15 +86,10 @@ void Emitter::emit_string(const RegionInsn& region_insn) {
   const unsigned size_bytes = element_size(insn);
   InterpretSite& site = make_site(region_insn);
   leave_if(site, state::kSystemFlags, x86::kDf, true, flags_live);
-  if (op == Op::kMovs) {
-    emit_move_string(region_insn, size_bytes);
-  } else if (op == Op::kCmps) {
-    emit_compare_strings(region_insn, size_bytes);
+  if (op == Op::kMovs || op == Op::kCmps) {
+    emit_two_strings(region_insn, size_bytes);
   } else if (op == Op::kLods) {
-    Address source = address_of(region_insn);
-    source.constant = false;
-    source.base = x86::kRsi;
-    const HostOperand from = check(region_insn, source, size_bytes, Access::kRead, flags_live);
+    const HostOperand from = check(region_insn, string_source(region_insn), size_bytes, Access::kRead, flags_live);
     asm_.encode(sized(kLoad, size_bytes, kHostRax, from));
     advance(asm_, kHostRsi, size_bytes);
   } else {
@@ -106,34 +101,27 @@ void Emitter::emit_string(const RegionInsn& region_insn) {
   end_template(site);
 }
 
-void Emitter::emit_move_string(const RegionInsn& insn, unsigned size_bytes) {
+/// MOVS and CMPS: the element at RSI, and what becomes of the one at RDI.
+void Emitter::emit_two_strings(const RegionInsn& insn, unsigned size_bytes) {
+  const bool moves = insn.insn.row->op == Op::kMovs;
   const bool flags_live = insn.live_before != 0;
   const HostOperand value = HostOperand::state(state::scratch(kScratchValue));
-  Address source = address_of(insn);
-  source.constant = false;
-  source.base = x86::kRsi;
-  load_element(asm_, kHostR10, size_bytes, check(insn, source, size_bytes, Access::kRead, flags_live));
+  const Access access = moves ? Access::kWrite : Access::kRead;
+  load_element(asm_, kHostR10, size_bytes, check(insn, string_source(insn), size_bytes, Access::kRead, flags_live));
   asm_.store(value, kHostR10);
-  const HostOperand to = collapse(check(insn, {.base = x86::kRdi}, size_bytes, Access::kWrite, flags_live));
+  const HostOperand other = collapse(check(insn, {.base = x86::kRdi}, size_bytes, access, flags_live));
   asm_.mov(kHostR11, value);
-  asm_.encode(sized(kStore, size_bytes, kHostR11, to));
+  asm_.encode(sized(moves ? kStore : kCompare, size_bytes, kHostR11, other));
   advance(asm_, kHostRsi, size_bytes);
   advance(asm_, kHostRdi, size_bytes);
 }
 
-void Emitter::emit_compare_strings(const RegionInsn& insn, unsigned size_bytes) {
-  const bool flags_live = insn.live_before != 0;
-  const HostOperand value = HostOperand::state(state::scratch(kScratchValue));
+/// DS:RSI, or with an override FS or GS.
+Emitter::Address Emitter::string_source(const RegionInsn& insn) const {
   Address source = address_of(insn);
   source.constant = false;
   source.base = x86::kRsi;
-  load_element(asm_, kHostR10, size_bytes, check(insn, source, size_bytes, Access::kRead, flags_live));
-  asm_.store(value, kHostR10);
-  const HostOperand other = collapse(check(insn, {.base = x86::kRdi}, size_bytes, Access::kRead, flags_live));
-  asm_.mov(kHostR11, value);
-  asm_.encode(sized(kCompare, size_bytes, kHostR11, other));
-  advance(asm_, kHostRsi, size_bytes);
-  advance(asm_, kHostRdi, size_bytes);
+  return source;
 }
 
 // --- Repetition.
@@ -306,10 +294,8 @@ class RepeatStub {
   const HostOperand kSite = HostOperand::state(state::scratch(kScratchSite));
   const HostOperand kDestination = HostOperand::state(state::scratch(kScratchValue));
   const HostOperand kCount = HostOperand::state(state::scratch(kScratchCount));
-  const HostOperand kReturnStack =
-      HostOperand::state(in_translated(offsetof(interp::TranslatedState, return_stack)));
-  const HostOperand kEngineStack =
-      HostOperand::state(in_translated(offsetof(interp::TranslatedState, engine_stack)));
+  const HostOperand kReturnStack = HostOperand::state(in_translated(offsetof(interp::TranslatedState, return_stack)));
+  const HostOperand kEngineStack = HostOperand::state(in_translated(offsetof(interp::TranslatedState, engine_stack)));
 
   Assembler& asm_;
   const uint64_t cpu_;
@@ -328,8 +314,7 @@ void make_repeat_stubs(Assembler& assembler, interp::Cpu& cpu, TranslatorStubs& 
     for (unsigned stores = 0; stores < 2; ++stores) {
       for (unsigned shift = 0; shift < 4; ++shift) {
         assembler.nops((kStubAlignment - assembler.address() % kStubAlignment) % kStubAlignment);
-        stubs.repeat[mode][stores][shift] =
-            RepeatStub(assembler, cpu, stubs.runtime, mode, stores == 0, shift).make();
+        stubs.repeat[mode][stores][shift] = RepeatStub(assembler, cpu, stubs.runtime, mode, stores == 0, shift).make();
       }
     }
   }

@@ -32,8 +32,8 @@ class Emitter {
       : cpu_(cpu), stubs_(stubs), options_(options), region_(region) {}
 
   /// Emits the region at the assembler's start for `fragment`, whose pages and mode are set, and fills in its entries,
-  /// slots, side table and sites. `second_mapping`: the number that the second page of a crossing instruction must have,
-  /// 0 for others. False: the buffer was too small.
+  /// slots, side table and sites. `second_mapping`: the number that the second page of a crossing instruction must
+  /// have, 0 for others. False: the buffer was too small.
   bool run(const Assembler& assembler, Fragment& fragment, uint32_t second_mapping);
 
  private:
@@ -47,9 +47,7 @@ class Emitter {
       int32_t size_bytes;
     } accesses[2] = {};
 
-    void access(int32_t offset, unsigned size_bytes) {
-      accesses[count++] = {offset, static_cast<int32_t>(size_bytes)};
-    }
+    void access(int32_t offset, unsigned size_bytes) { accesses[count++] = {offset, static_cast<int32_t>(size_bytes)}; }
   };
   /// What is asked of an instruction more than once.
   struct InsnPlan {
@@ -95,7 +93,9 @@ class Emitter {
   // --- emitter.cc: the region as a whole.
   void plan();
   InsnPlan plan_insn(const x86::Insn& insn, BlockEnd end) const;
-  const InsnPlan& plan_of(const RegionInsn& insn) const { return plans_[static_cast<size_t>(&insn - region_.insns.data())]; }
+  const InsnPlan& plan_of(const RegionInsn& insn) const {
+    return plans_[static_cast<size_t>(&insn - region_.insns.data())];
+  }
   void emit_block(unsigned index);
   void emit_insn(const RegionInsn& insn);
   void emit_cold();
@@ -216,8 +216,8 @@ class Emitter {
   // --- emit_string.cc
   void emit_string(const RegionInsn& insn);
   void emit_repeat(const RegionInsn& insn);
-  void emit_move_string(const RegionInsn& insn, unsigned size_bytes);
-  void emit_compare_strings(const RegionInsn& insn, unsigned size_bytes);
+  void emit_two_strings(const RegionInsn& insn, unsigned size_bytes);
+  Address string_source(const RegionInsn& insn) const;
   void emit_bit_string(const RegionInsn& insn);
 
   // --- emit_system.cc
@@ -307,8 +307,8 @@ inline HostOperand home(unsigned guest) { return HostOperand::state(gpr_offset(g
 /// Offsets in Cpu of what templates use.
 namespace state {
 size_t scratch(unsigned slot);
-extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kPageOffsetMask, kIndirectMask, kInstructions,
-    kReturnStackTop, kSystemFlags;
+extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kPageOffsetMask, kIndirectMask,
+    kInstructions, kReturnStackTop, kSystemFlags;
 size_t indirect_table(unsigned privilege);
 size_t code_page(unsigned privilege, uint64_t linear);
 size_t stack_negative_page(unsigned privilege);
