@@ -41,7 +41,7 @@ struct MachineEnd {
 
 struct MachineConfig {
   std::string name = "tenon";
-  std::array<uint8_t, 16> uuid{};           // in SMBIOS; all zero: a random one
+  std::array<uint8_t, 16> uuid{};  // in SMBIOS; all zero: a random one
   EngineRequest engine;
   std::unique_ptr<Engine> engine_instance;  // instead of `engine`; for tests
   uint32_t cpus = 1;

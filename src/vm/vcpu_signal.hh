@@ -37,8 +37,8 @@ class alignas(64) VcpuSignal {
   uint64_t deadline_ns() const { return deadline_ns_.load(std::memory_order_relaxed); }
   void set_deadline_ns(uint64_t deadline_ns) { deadline_ns_.store(deadline_ns, std::memory_order_relaxed); }
 
-  /// A word of the engine's own that raise() sets to 1 beside the bits, for translated code, which looks at one word only.
-  /// nullptr: none; on return nobody touches the earlier one any more. The vCPU thread, at its creation and end.
+  /// A word of the engine's own that raise() sets to 1 beside the bits, for translated code, which looks at one word
+  /// only. nullptr: none; on return nobody touches the earlier one any more. The vCPU thread, at its creation and end.
   ///
   /// No bit is overlooked: raise() sets bits first and the word second; the vCPU clears the word (sequentially
   /// consistent exchange) before it takes bits. So where it has cleared a 1, it takes the bits behind that 1, and a 1

@@ -316,8 +316,8 @@ TEST_P(EngineTest, InterruptsWaitForTheInterruptFlag) {
 
 TEST_P(EngineTest, SystemStateIsWhatWasWritten) {
   run_to_done(tenon_guest_system_state);
-  EXPECT_THAT(io_->reports, ElementsAre(0x8d7, 0x403, 3, 0x5678, 0x11223344, 0xffff8000, 0x5678, 0x5678, 0x80000001,
-                                        0x1234, 0));
+  EXPECT_THAT(io_->reports,
+              ElementsAre(0x8d7, 0x403, 3, 0x5678, 0x11223344, 0xffff8000, 0x5678, 0x5678, 0x80000001, 0x1234, 0));
 }
 
 TEST_P(EngineTest, RepeatedStringInstructionsCrossPages) {

@@ -49,8 +49,8 @@ struct alignas(64) TranslatedState {
   /// Not 0: leave translated code at the next poll and call the run loop. Set by any thread (VcpuSignal::raise) and by
   /// signal handlers; cleared by the run loop before it looks at what is pending.
   std::atomic<uint32_t> poke{0};
-  uint8_t vector_live = 0;  // XMM/YMM and MXCSR of the guest are in the host's registers, not in VectorState
-  uint8_t x87_live = 0;     // x87/MMX registers and control words likewise
+  uint8_t vector_live = 0;      // XMM/YMM and MXCSR of the guest are in the host's registers, not in VectorState
+  uint8_t x87_live = 0;         // x87/MMX registers and control words likewise
   uint8_t vector_was_live = 0;  // the same at the last exit (other than for a refill), copied by the exit stubs
   uint8_t x87_was_live = 0;
   uint64_t exit_code = 0;                // jit/runtime.hh's ExitCode, set by exit stubs

@@ -241,7 +241,7 @@ class alignas(64) Cpu {
   /// Translations were dropped or CR3 was loaded. With `keep_global` global ones are still good, and those of another
   /// tlb.context() are once that is the current one again.
   void forget_code_translations(bool keep_global);
-  void forget_code_translations_of(uint64_t context);  // which is not the current one
+  void forget_code_translations_of(uint64_t context);                  // which is not the current one
   void forget_code_translation(uint64_t linear, uint64_t size_bytes);  // of the pages in [linear, linear + size)
   /// CS or what it means has changed: the next trace lookup uses the new base, limit, size and rights.
   void code_context_changed();

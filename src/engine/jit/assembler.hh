@@ -5,8 +5,8 @@
 // 0F38, 0F3A and VEX maps, so that what the JIT can emit is a table (x86/table_*.cc) and not code.
 //
 // The buffer is the writable view of code memory; the addresses that branches need are those of the executable view.
-// Nothing is emitted past the end of the buffer: where less than kRoomBytes are left `overflowed` is set, nothing more is
-// emitted or bound, and the caller starts over with more room.
+// Nothing is emitted past the end of the buffer: where less than kRoomBytes are left `overflowed` is set, nothing more
+// is emitted or bound, and the caller starts over with more room.
 //
 // Each instruction gets its shortest encoding: disp8 or none, no SIB where none is needed, two-byte VEX, imm8.
 //
@@ -28,8 +28,24 @@ namespace tenon::jit {
 using HostRegister = uint8_t;
 constexpr HostRegister kNoHostRegister = 0xff;
 
-enum HostGpr : HostRegister { kHostRax, kHostRcx, kHostRdx, kHostRbx, kHostRsp, kHostRbp, kHostRsi, kHostRdi, kHostR8,
-                              kHostR9, kHostR10, kHostR11, kHostR12, kHostR13, kHostR14, kHostR15 };
+enum HostGpr : HostRegister {
+  kHostRax,
+  kHostRcx,
+  kHostRdx,
+  kHostRbx,
+  kHostRsp,
+  kHostRbp,
+  kHostRsi,
+  kHostRdi,
+  kHostR8,
+  kHostR9,
+  kHostR10,
+  kHostR11,
+  kHostR12,
+  kHostR13,
+  kHostR14,
+  kHostR15
+};
 
 /// ModRM.rm of a host instruction: a register, or memory at [base + index << scale + displacement], optionally in GS.
 /// No base and no index: the displacement is the whole address (GS-relative state). Of gathers the index is an XMM/YMM
@@ -56,8 +72,8 @@ struct HostOperand {
   }
   /// State at GS base + offset + index << scale.
   static constexpr HostOperand state(size_t offset, HostRegister index, uint8_t scale) {
-    return {.is_register = false, .gs = true, .index = index, .scale = scale,
-            .displacement = static_cast<int32_t>(offset)};
+    return {
+        .is_register = false, .gs = true, .index = index, .scale = scale, .displacement = static_cast<int32_t>(offset)};
   }
 };
 
@@ -69,15 +85,15 @@ struct HostInsn {
   bool rep = false;           // F3
   bool repne = false;         // F2
   bool lock = false;
-  bool w = false;             // REX.W or VEX.W
-  bool rex = false;           // a REX prefix even if no bit is set: SPL BPL SIL DIL instead of AH CH DH BH
-  bool wide = false;          // VEX.L
+  bool w = false;     // REX.W or VEX.W
+  bool rex = false;   // a REX prefix even if no bit is set: SPL BPL SIL DIL instead of AH CH DH BH
+  bool wide = false;  // VEX.L
   bool has_modrm = false;
   bool opcode_register = false;  // `reg` goes into the opcode's low three bits and REX.B (no ModRM)
   HostRegister reg = 0;          // ModRM.reg: register or opcode extension
   HostRegister vvvv = 0;         // VEX
   HostOperand rm{};
-  uint8_t immediate_bytes = 0;   // 0 to 8, after everything else
+  uint8_t immediate_bytes = 0;  // 0 to 8, after everything else
   int64_t immediate = 0;
 
   /// `insn` as the guest encoded it, with the guest's register numbers: the caller then changes reg, rm and vvvv. Its
@@ -97,8 +113,24 @@ struct Fixup {
   uint32_t at = 0;  // offset of the rel32 from the start of the buffer
 };
 
-enum Condition : uint8_t { kOverflow, kNoOverflow, kBelow, kAboveOrEqual, kEqual, kNotEqual, kBelowOrEqual, kAbove, kSign,
-                           kNoSign, kParity, kNoParity, kLess, kGreaterOrEqual, kLessOrEqual, kGreater };
+enum Condition : uint8_t {
+  kOverflow,
+  kNoOverflow,
+  kBelow,
+  kAboveOrEqual,
+  kEqual,
+  kNotEqual,
+  kBelowOrEqual,
+  kAbove,
+  kSign,
+  kNoSign,
+  kParity,
+  kNoParity,
+  kLess,
+  kGreaterOrEqual,
+  kLessOrEqual,
+  kGreater
+};
 
 class Assembler {
  public:
@@ -119,11 +151,11 @@ class Assembler {
   void nops(size_t count);  // `count` bytes of padding, in as few instructions as possible
 
   // --- Named instructions; `w` = 64-bit operands, else 32-bit.
-  void mov(HostRegister to, const HostOperand& from, bool w = true);        // load or register move
+  void mov(HostRegister to, const HostOperand& from, bool w = true);  // load or register move
   void store(const HostOperand& to, HostRegister from, bool w = true);
   void store_immediate(const HostOperand& to, int32_t value, bool w = true);
   void store_byte_immediate(const HostOperand& to, uint8_t value);
-  void mov_immediate(HostRegister to, uint64_t value);                      // shortest of mov r32, mov r64 sign-extended, movabs
+  void mov_immediate(HostRegister to, uint64_t value);  // shortest of mov r32, mov r64 sign-extended, movabs
   void lea(HostRegister to, const HostOperand& from, bool w = true);
   void add(HostRegister to, const HostOperand& from, bool w = true);
   void add_immediate(const HostOperand& to, int32_t value, bool w = true);
@@ -135,8 +167,8 @@ class Assembler {
   void cmp_immediate(const HostOperand& left, int32_t value, bool w = true);
   void cmp_byte_immediate(const HostOperand& left, uint8_t value);
   void test(HostRegister left, HostRegister right, bool w = true);
-  void rorx(HostRegister to, HostRegister from, uint8_t count, bool w = true);   // flags stay
-  void pext(HostRegister to, HostRegister from, const HostOperand& mask);        // flags stay
+  void rorx(HostRegister to, HostRegister from, uint8_t count, bool w = true);  // flags stay
+  void pext(HostRegister to, HostRegister from, const HostOperand& mask);       // flags stay
   void xchg(HostRegister left, HostRegister right);
   void push(HostRegister reg);
   void push_immediate(int32_t value);  // sign-extended to 64 bits
@@ -162,8 +194,8 @@ class Assembler {
   Fixup jrcxz_forward();
   Fixup jmp_short_forward();
   Fixup jcc_short_forward(Condition condition);
-  void bind(Fixup fixup);                    // to here
-  void bind(Fixup fixup, uint64_t target);   // to an executable address
+  void bind(Fixup fixup);                   // to here
+  void bind(Fixup fixup, uint64_t target);  // to an executable address
   void bind_short(Fixup fixup);
 
  private:

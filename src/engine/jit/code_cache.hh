@@ -62,7 +62,8 @@ struct LinkSlot {
   uint32_t rel32_offset = 0;  // of the branch's rel32 in the fragment; must not be touched by two slots
   uint32_t stub_offset = 0;   // of the cold stub `call exit_link`; its return address (+ 5) names the slot
   bool is_poll = false;  // not a link: leaves so that the run loop looks at what is pending, then goes on at target_rip
-  bool is_guard = false;  // leaves because the second page of its one instruction is not mapped as it was (runner_crossing.cc)
+  bool is_guard =
+      false;  // leaves because the second page of its one instruction is not mapped as it was (runner_crossing.cc)
   bool plain = false;  // goes to the same code in kModePlain (mode.hh)
 };
 
@@ -107,8 +108,8 @@ struct Fragment {
   uint16_t guest_bytes = 0;
   bool uses_vector = true;  // may work on x87 or vector registers; false is found in lockstep only
   std::vector<FragmentEntry> entries;
-  std::vector<LinkSlot> slots;                        // sorted by stub_offset
-  std::vector<SideEntry> side;                        // sorted by host_offset
+  std::vector<LinkSlot> slots;  // sorted by stub_offset
+  std::vector<SideEntry> side;  // sorted by host_offset
   std::vector<BranchSite> branches;
   std::vector<std::unique_ptr<InterpretSite>> sites;  // their addresses are in the code
 

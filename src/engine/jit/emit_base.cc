@@ -119,8 +119,13 @@ void Emitter::emit_base_check(const RegionInsn& insn, const BaseGroup& group) {
   const HostOperand host_page = HostOperand::state(table + offsetof(interp::TlbEntry, host_page), kHostR11, 0);
   const auto slot = static_cast<unsigned>(&group - base_groups_.data());
   r11_taken();
-  ColdBase cold{.from = {}, .retry = asm_.address(), .base = group.base, .low = group.low,
-                .span = group.high - group.low, .writes = group.writes, .guest_offset = insn.offset};
+  ColdBase cold{.from = {},
+                .retry = asm_.address(),
+                .base = group.base,
+                .low = group.low,
+                .span = group.high - group.low,
+                .writes = group.writes,
+                .guest_offset = insn.offset};
   asm_.lea(kHostR10, lowest);
   asm_.rorx(kHostR11, kHostR10, kPageShift - kEntryShift, false);
   asm_.and_immediate(HostOperand::r(kHostR11), kTableMask, false);

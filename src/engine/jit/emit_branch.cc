@@ -192,9 +192,8 @@ void Emitter::emit_indirect_call(const RegionBlock& block, const RegionInsn& ins
 
 /// Says which branch this is, should its target be no canonical address. `stack_bytes`: what it has added to RSP.
 void Emitter::name_branch(const RegionInsn& insn, int32_t stack_bytes) {
-  fragment_.branches.push_back({.host_offset = static_cast<uint32_t>(asm_.offset()),
-                                .guest_offset = insn.offset,
-                                .stack_bytes = stack_bytes});
+  fragment_.branches.push_back(
+      {.host_offset = static_cast<uint32_t>(asm_.offset()), .guest_offset = insn.offset, .stack_bytes = stack_bytes});
   asm_.store_immediate(HostOperand::state(state::scratch(kScratchBranch)), static_cast<int32_t>(asm_.address()), false);
 }
 

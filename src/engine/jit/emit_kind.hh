@@ -12,25 +12,25 @@ namespace tenon::jit {
 
 enum class EmitKind : uint8_t {
   kInterpret,
-  kSame,      // the same opcode on the host's registers and checked memory; integer
-  kVector,    // the same, with the guest's XMM/YMM registers live
-  kX87,       // the same, with the guest's x87/MMX registers live
-  kVectorX87, // both (MMX with XMM operands)
-  kNothing,   // NOP, prefetch
+  kSame,       // the same opcode on the host's registers and checked memory; integer
+  kVector,     // the same, with the guest's XMM/YMM registers live
+  kX87,        // the same, with the guest's x87/MMX registers live
+  kVectorX87,  // both (MMX with XMM operands)
+  kNothing,    // NOP, prefetch
   kLea,
   kPush,
   kPop,
   kLeave,
-  kBranch,    // near branches: emitted by the end of their block; from here on, templates that may call the interpreter
+  kBranch,  // near branches: emitted by the end of their block; from here on, templates that may call the interpreter
   // emit_string.cc
   kString,
-  kBitString, // BT and its kin with a register index, in memory
+  kBitString,  // BT and its kin with a register index, in memory
   // emit_system.cc
-  kFlagBit,   // CLD, STD, CLI, STI
+  kFlagBit,  // CLD, STD, CLI, STI
   kPushFlags,
   kPopFlags,
-  kTime,      // RDTSC, RDTSCP, RDPID
-  kBase,      // RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE
+  kTime,  // RDTSC, RDTSCP, RDPID
+  kBase,  // RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE
   kSwapgs,
   kReadControl,
   kReadSegment,  // MOV from a segment register

@@ -82,8 +82,8 @@ HostOperand Emitter::check(const RegionInsn& insn, const Address& address, unsig
                     : check_short(insn, address, size_bytes, access);
 }
 
-/// Compilers like to put a load between a comparison and its jump. Where flags are dead before this instruction but live
-/// at the next access of memory, and only registers are touched up to there, that access is checked here already.
+/// Compilers like to put a load between a comparison and its jump. Where flags are dead before this instruction but
+/// live at the next access of memory, and only registers are touched up to there, that access is checked here already.
 void Emitter::check_early(const RegionBlock& block, unsigned index, size_t next_group) {
   constexpr unsigned kDistanceMax = 6;
   const RegionInsn& here = region_.insns[block.first + index];
@@ -148,8 +148,8 @@ HostOperand Emitter::check_short(const RegionInsn& insn, const Address& address,
 }
 
 /// The same without touching flags. The crossing test adds size - 1 to the offset in the page before comparing its page
-/// bits with 0: an access that starts up to size - 1 bytes before an entry's page never looks at that entry, because the
-/// page before has another index. Three values live at once beside RCX's place, so the index is extracted twice.
+/// bits with 0: an access that starts up to size - 1 bytes before an entry's page never looks at that entry, because
+/// the page before has another index. Three values live at once beside RCX's place, so the index is extracted twice.
 HostOperand Emitter::check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes,
                                          Access access) {
   const bool write = access == Access::kWrite;

@@ -170,17 +170,20 @@ void Emitter::emit_push_flags(const RegionInsn& insn) {
   if (insn.insn.operand_size != 8) return interpret(insn, false);
   const HostOperand to = collapse(check(insn, stack_address(-8), 8, Access::kWrite, insn.live_before != 0));
   save_flags(asm_);  // AL = OF, AH = the others
-  asm_.encode({.map = OpcodeMap::k0F, .opcode = 0xb6, .has_modrm = true, .reg = kHostR11,
+  asm_.encode({.map = OpcodeMap::k0F,
+               .opcode = 0xb6,
+               .has_modrm = true,
+               .reg = kHostR11,
                .rm = HostOperand::r(kHostRax)});  // movzx r11d, al
   asm_.encode(shift(kShl, kHostR11, bit_number(x86::kOf), false));
-  asm_.encode({.map = OpcodeMap::k0F, .opcode = 0xb6, .has_modrm = true, .reg = kHostRax,
-               .rm = HostOperand::r(4)});  // movzx eax, ah
-  asm_.encode({.opcode = 0x0b, .w = true, .has_modrm = true, .reg = kHostRax, .rm = HostOperand::r(kHostR11)});  // or
-  asm_.encode({.opcode = 0x0b,
-               .w = true,
+  asm_.encode({.map = OpcodeMap::k0F,
+               .opcode = 0xb6,
                .has_modrm = true,
                .reg = kHostRax,
-               .rm = HostOperand::state(state::kSystemFlags)});
+               .rm = HostOperand::r(4)});  // movzx eax, ah
+  asm_.encode({.opcode = 0x0b, .w = true, .has_modrm = true, .reg = kHostRax, .rm = HostOperand::r(kHostR11)});  // or
+  asm_.encode(
+      {.opcode = 0x0b, .w = true, .has_modrm = true, .reg = kHostRax, .rm = HostOperand::state(state::kSystemFlags)});
   asm_.store(to, kHostRax);
   if (insn.live_after != 0) {
     restore_flags(asm_);

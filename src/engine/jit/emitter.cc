@@ -186,7 +186,8 @@ void Emitter::emit_block(unsigned index) {
 }
 
 void Emitter::side_entry(uint16_t guest_offset, bool resumable) {
-  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable && !stack_.active && checked_early_ == nullptr && !has_active_base()});
+  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset,
+                            resumable && !stack_.active && checked_early_ == nullptr && !has_active_base()});
 }
 
 /// Keeps flags: RCX = 0 where the mapping is the one translated from.

@@ -1,4 +1,5 @@
-// The general registers among an instruction's operands: which field of its encoding names each, and what happens to it.
+// The general registers among an instruction's operands: which field of its encoding names each, and what happens to
+// it.
 #pragma once
 
 #include "engine/jit/host_register.hh"

@@ -7,14 +7,14 @@
 namespace tenon::jit {
 
 enum ModeBits : Mode {
-  kModeTlb = 3,          // Cpu::TlbMode in the low bits: which soft-TLB tables are looked at
-  kModeUser = 1 << 2,    // CPL 3
-  kModeSystem = 1 << 3,  // CPL 0
-  kModeVector = 1 << 4,  // legacy SSE may run: CR0.EM = CR0.TS = 0, CR4.OSFXSR = 1 (SDM Vol. 3 Table 13-1)
-  kModeAvx = 1 << 5,     // VEX may run: CR4.OSXSAVE = 1, XCR0[2:1] = 3, CR0.TS = 0 (SDM Vol. 2 2.4)
-  kModeX87 = 1 << 6,     // CR0.EM = CR0.TS = 0
-  kModeInvalid = 1 << 7, // of a vCPU: code that is not translated: not 64-bit, or watched (kTlbNever)
-  kModePlain = 1 << 7,   // of a fragment: no access relies on the check of another one
+  kModeTlb = 3,            // Cpu::TlbMode in the low bits: which soft-TLB tables are looked at
+  kModeUser = 1 << 2,      // CPL 3
+  kModeSystem = 1 << 3,    // CPL 0
+  kModeVector = 1 << 4,    // legacy SSE may run: CR0.EM = CR0.TS = 0, CR4.OSFXSR = 1 (SDM Vol. 3 Table 13-1)
+  kModeAvx = 1 << 5,       // VEX may run: CR4.OSXSAVE = 1, XCR0[2:1] = 3, CR0.TS = 0 (SDM Vol. 2 2.4)
+  kModeX87 = 1 << 6,       // CR0.EM = CR0.TS = 0
+  kModeInvalid = 1 << 7,   // of a vCPU: code that is not translated: not 64-bit, or watched (kTlbNever)
+  kModePlain = 1 << 7,     // of a fragment: no access relies on the check of another one
   kModeIndirect = 1 << 8,  // of a fragment: the way in for indirect branches (Translator::make_indirect_entry)
 };
 

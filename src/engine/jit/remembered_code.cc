@@ -64,11 +64,8 @@ void RememberedCode::set_mapping(unsigned side, const Line& line, uint32_t numbe
 }
 
 void RememberedCode::add(unsigned side, const Line& line, uint64_t rip, uint64_t host) {
-  found_[side][index_of(rip)] = {.rip = rip,
-                                 .host = host,
-                                 .stamp = line.stamp,
-                                 .addresses = side_address_number_[side],
-                                 .global = line.global};
+  found_[side][index_of(rip)] = {
+      .rip = rip, .host = host, .stamp = line.stamp, .addresses = side_address_number_[side], .global = line.global};
 }
 
 void RememberedCode::add_indirect(unsigned side, const Line& line, uint64_t rip, uint64_t host) {

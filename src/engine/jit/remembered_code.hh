@@ -3,8 +3,8 @@
 //
 // All of it holds until the guest drops translations. Global ones (PTE.G) survive CR3 loads, so a kernel keeps
 // everything. What a process has is put away when its address space is left and comes back with it, where the soft TLB
-// still knows that address space (SoftTlb::context(): a PCID whose translations were kept). So a switch costs what is in
-// use, and INVLPG of a page that no code was fetched from costs one look into a hash table.
+// still knows that address space (SoftTlb::context(): a PCID whose translations were kept). So a switch costs what is
+// in use, and INVLPG of a page that no code was fetched from costs one look into a hash table.
 //
 // "Side" is 0 for CPL 0-2 and 1 for CPL 3: the tables that translated code of that privilege looks at.
 //
@@ -154,7 +154,7 @@ class RememberedCode {
   PageSet pages_local_;
   PageSet pages_global_;
   std::array<Kept, kContexts> kept_{};
-  unsigned next_kept_ = 0;  // to be replaced
+  unsigned next_kept_ = 0;                              // to be replaced
   std::array<uint64_t, kSides> side_address_number_{};  // counted up when the side's executable addresses go wrong
 };
 

@@ -41,7 +41,7 @@ Runner::~Runner() = default;
 Result<std::unique_ptr<Runner>> Runner::create(Cpu& cpu, const RunnerOptions& options) {
   TRY(check_host_cpu());
   auto cache = TRY(CodeCache::create(options.cache_bytes, kStubBytes,
-                                      offsetof(Cpu, translated) + offsetof(TranslatedState, code_pages)));
+                                     offsetof(Cpu, translated) + offsetof(TranslatedState, code_pages)));
   std::unique_ptr<Runner> runner(new Runner(cpu, options, std::move(cache)));
   runner->make_stubs();
   return runner;
@@ -196,8 +196,8 @@ uint64_t Runner::remember_indirect(uint64_t rip, uint64_t host) {
   const RememberedCode::Line* line = fetch(rip);
   if (line == nullptr) return 0;
   const uint64_t known = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode_ | kModeIndirect);
-  Fragment* entry = known != 0 ? cache_->fragment_at(known)
-                               : translator_->make_indirect_entry(rip, *cache_->fragment_at(host));
+  Fragment* entry =
+      known != 0 ? cache_->fragment_at(known) : translator_->make_indirect_entry(rip, *cache_->fragment_at(host));
   if (generation_ != cache_->generation()) {
     drop_after_removal();
     return look_up(rip);
@@ -328,9 +328,7 @@ void Runner::link_ready(Fragment& fragment) {
 
 // --- Running it.
 
-bool Runner::must_leave() const {
-  return cpu_.attention != 0 || state_.poke.load(std::memory_order_relaxed) != 0;
-}
+bool Runner::must_leave() const { return cpu_.attention != 0 || state_.poke.load(std::memory_order_relaxed) != 0; }
 
 bool Runner::run(Cpu&) {
   if (lockstep_ != nullptr) [[unlikely]]
@@ -425,8 +423,8 @@ uint64_t Runner::after_indirect(uint64_t target) {
   return must_leave() ? 0 : host;
 }
 
-/// #GP belongs to the branch (SDM Vol. 2, JMP, CALL, RET), which is undone but for what CALL has pushed: processors leave
-/// that behind, too. Not executed again: the push may have changed its operand.
+/// #GP belongs to the branch (SDM Vol. 2, JMP, CALL, RET), which is undone but for what CALL has pushed: processors
+/// leave that behind, too. Not executed again: the push may have changed its operand.
 void Runner::raise_at_branch() {
   const uint64_t base = cache_->stub_address();
   const uint64_t address = base + static_cast<uint32_t>(state_.scratch[kScratchBranch] - base);
@@ -464,8 +462,7 @@ uint64_t Runner::after_fault(uint64_t address) {
   cpu_.interpret_one();
   cpu_.traces->running = nullptr;
   if (options_.translator.count_instructions) --cpu_.instructions;  // counted with its block
-  const bool same =
-      changes == changes_ && !mode_is_stale_ && !must_leave() && (cpu_.rip & kPageMask) == linear_page;
+  const bool same = changes == changes_ && !mode_is_stale_ && !must_leave() && (cpu_.rip & kPageMask) == linear_page;
   if (same) {
     for (const SideEntry& entry : fragment->side) {
       if (entry.resumable && entry.guest_offset == cpu_.rip % kPageSize)

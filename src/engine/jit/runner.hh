@@ -1,7 +1,7 @@
 // Runner: runs one vCPU's translated code: finds or makes it, enters it, and deals with why it was left.
 //
-// It is the Accelerator behind an interpreter's run loop, so it returns whenever something between two instructions is to
-// be done. It answers for everything that remembers where code is: the indirect-branch cache, code_pages, the shadow
+// It is the Accelerator behind an interpreter's run loop, so it returns whenever something between two instructions is
+// to be done. It answers for everything that remembers where code is: the indirect-branch cache, code_pages, the shadow
 // return stack and links; all of it is dropped when translations of code are forgotten or code is removed.
 //
 // Threads: the vCPU's own, but for add_to().
@@ -159,19 +159,19 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   RememberedCode remembered_;
   Mode mode_ = kModeInvalid;
   bool mode_is_stale_ = true;
-  bool ran_ = false;  // go_on() has executed something
+  bool ran_ = false;                                           // go_on() has executed something
   std::array<Mode, 2> last_mode_{kModeInvalid, kModeInvalid};  // by privilege: whose code is remembered
   /// Counts up with every change of the mode or of what is remembered: code that was running may not go on as it is.
   uint64_t changes_ = 0;
   uint64_t context_ = 0;  // SoftTlb's, when translations were last forgotten, and its PCID
   uint16_t pcid_ = 0;
-  uint64_t tlb_drops_ = ~uint64_t{0};  // SoftTlb::drops() that the stack pages belong to
-  uint64_t generation_ = 0;  // of the cache, that everything remembered belongs to
+  uint64_t tlb_drops_ = ~uint64_t{0};                // SoftTlb::drops() that the stack pages belong to
+  uint64_t generation_ = 0;                          // of the cache, that everything remembered belongs to
   std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
   std::array<Look, 1024> looks_{};
   uint64_t look_stamp_ = 1;
-  uint64_t looking_from_ = 0;                               // the page being translated
-  std::vector<std::pair<uint64_t, uint64_t>> relied_on_;    // physical page and granules, for the region being made
+  uint64_t looking_from_ = 0;                             // the page being translated
+  std::vector<std::pair<uint64_t, uint64_t>> relied_on_;  // physical page and granules, for the region being made
   std::unordered_map<uint64_t, std::vector<Dependent>> dependents_;
   /// By second page: the first pages of instructions that go on there.
   std::unordered_map<uint64_t, std::vector<uint64_t>> crossing_;

@@ -1,5 +1,5 @@
-// Instructions whose bytes lie in two pages. Each is a fragment of its own, found by its first byte like all others, and
-// made from two pages: its code begins with a guard that the second page is mapped as it was when it was translated
+// Instructions whose bytes lie in two pages. Each is a fragment of its own, found by its first byte like all others,
+// and made from two pages: its code begins with a guard that the second page is mapped as it was when it was translated
 // (TranslatedState::code_pages), and when code in the second page changes, the fragments at the end of the first page
 // go, too.
 //

@@ -7,9 +7,10 @@
 //   guest R9 R10 R11                                      in Cpu::gpr (GS-relative)
 //   guest CF PF AF ZF SF OF                               in host RFLAGS; host DF = 0, AC = 0, TF = 0 always
 //   host R10, R11                                         scratch
-//   host RSP                                              shadow return stack of host return addresses, in memory of its
-//                                                         own with guard pages; the code at each compares R10, the guest
-//                                                         RIP returned to, with its own
+//   host RSP                                              shadow return stack of host return addresses, in memory of
+//   its
+//                                                         own with guard pages; the code at each compares R10, the
+//                                                         guest RIP returned to, with its own
 //   GS base                                               address of the vCPU's interp::Cpu
 //   XMM/YMM 0-15, MXCSR                                   the guest's if TranslatedState::vector_live, else anything
 //   x87/MMX registers, control and status word            the guest's if x87_live, else anything
@@ -49,7 +50,7 @@ struct Stubs {
   // Jumped to:
   uint64_t exit_indirect = 0;   // R10 = guest RIP
   uint64_t exit_interpret = 0;  // R10 = InterpretSite*
-  uint64_t return_empty = 0;  // what an empty shadow return stack holds: goes to TranslatedState::return_miss
+  uint64_t return_empty = 0;    // what an empty shadow return stack holds: goes to TranslatedState::return_miss
   // Called (their return address is the argument, and is popped):
   uint64_t exit_link = 0;
   // Called, return:
@@ -114,8 +115,8 @@ class HostThread {
 
   interp::Cpu& cpu_;
   uint64_t return_stack_tops_[2] = {};
-  uint64_t other_return_stack_ = 0;  // RSP of the one that is not in use
-  unsigned return_stack_ = 0;        // which is in use
+  uint64_t other_return_stack_ = 0;              // RSP of the one that is not in use
+  unsigned return_stack_ = 0;                    // which is in use
   std::atomic<uint64_t> armed_ns_{kNoDeadline};  // the deadline that the timer runs for; the signal handler's, too
   std::unique_ptr<Host> host_;
 };

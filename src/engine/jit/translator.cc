@@ -40,7 +40,10 @@ void keep_first_block(Region& region) {
 
 Translator::Translator(interp::Cpu& cpu, CodeCache& cache, const TranslatorStubs& stubs,
                        const TranslatorOptions& options)
-    : stubs_(stubs), cache_(cache), options_(options), emitter_(std::make_unique<Emitter>(cpu, stubs, options_, region_)) {}
+    : stubs_(stubs),
+      cache_(cache),
+      options_(options),
+      emitter_(std::make_unique<Emitter>(cpu, stubs, options_, region_)) {}
 
 Translator::~Translator() = default;
 

@@ -20,7 +20,7 @@ namespace tenon::jit {
 struct TranslatorOptions {
   bool strict_flags = false;        // arithmetic flags are exact at every fault, also where no guest could tell
   bool count_instructions = false;  // TranslatedState::translated_instructions
-  bool lockstep = false;  // a fragment is one block, and what cannot be repeated is interpreted (lockstep.hh)
+  bool lockstep = false;            // a fragment is one block, and what cannot be repeated is interpreted (lockstep.hh)
   unsigned insns_max = kRegionInsnsMax;
 };
 

@@ -27,8 +27,8 @@ constexpr unsigned kPhysicalBits = 46;
 constexpr unsigned kLinearBits = 48;
 constexpr char kBrandString[48] = "Tenon virtual CPU";
 
-/// IA32_ARCH_CAPABILITIES (SDM Vol. 4 Table 2-2, MSR 10AH): what a guest would do against these weaknesses costs it much
-/// and does nothing for it on a software engine. What that leaves open inside a guest: docs/security.md.
+/// IA32_ARCH_CAPABILITIES (SDM Vol. 4 Table 2-2, MSR 10AH): what a guest would do against these weaknesses costs it
+/// much and does nothing for it on a software engine. What that leaves open inside a guest: docs/security.md.
 constexpr uint64_t kArchCapabilities = 1ull << 0      // RDCL_NO
                                        | 1ull << 1    // IBRS_ALL
                                        | 1ull << 3    // SKIP_L1DFL_VMENTRY
