@@ -147,30 +147,10 @@ TEST(CommandTable, ExamplesParse) {
 
 TEST(RunOptions, EveryOptionOfTheTableChangesSomething) {
   // A row without a setter would be accepted and ignored.
-  const ParsedCommand all = parsed({"run",
-                                    "--engine",
-                                    "jit",
-                                    "--cpus",
-                                    "3",
-                                    "--memory",
-                                    "1G",
-                                    "--kernel",
-                                    "k",
-                                    "--append",
-                                    "a",
-                                    "--name",
-                                    "n",
-                                    "--flavour",
-                                    "generic",
-                                    "--personality",
-                                    "none",
-                                    "--json",
-                                    "--stats",
-                                    "--verbose",
-                                    "--initrd",
-                                    "i",
-                                    "--engine-options",
-                                    "cache=9"});
+  const ParsedCommand all = parsed(
+      {"run",    "--engine", "jit",       "--cpus",   "3", "--memory",         "1G",      "--huge-pages",  "--kernel",
+       "k",      "--append", "a",         "--name",   "n", "--flavour",        "generic", "--personality", "none",
+       "--json", "--stats",  "--verbose", "--initrd", "i", "--engine-options", "cache=9"});
   EXPECT_EQ(all.options.size(), find_verb("run")->options.size());
   const Result<RunOptions> options = RunOptions::from(all);
   ASSERT_TRUE(options);
@@ -184,7 +164,7 @@ TEST(RunOptions, EveryOptionOfTheTableChangesSomething) {
   EXPECT_EQ(options->name, "n");
   EXPECT_EQ(options->flavour, "generic");
   EXPECT_EQ(options->personality, "none");
-  EXPECT_TRUE(options->json && options->stats && options->verbose);
+  EXPECT_TRUE(options->huge_pages && options->json && options->stats && options->verbose);
 }
 
 TEST(RunOptions, BadValuesAreRefused) {

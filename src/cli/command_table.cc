@@ -10,6 +10,7 @@ constexpr OptionRow kRunOptions[] = {
   {"--engine",         "auto|kvm|jit|interp", "auto",  "what executes the guest; auto: KVM where running code on it works, else jit"},
   {"--cpus",           "N",                   "1",     "virtual CPUs, each a thread"},
   {"--memory",         "SIZE",                "512M",  "guest memory: 512M, 2G"},
+  {"--huge-pages",     "",                    "",      "back guest memory with huge pages: for machines that run long; starts slower, shares less"},
   {"--kernel",         "FILE",                "",      "bzImage, vmlinux, PVH ELF or multiboot image; default: Debian's, see 'tenon image'"},
   {"--initrd",         "FILE",                "",      "initial RAM disk; default: ours, with busybox; 'none': no initrd"},
   {"--append",         "TEXT",                "",      "added to the kernel's command line"},

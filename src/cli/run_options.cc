@@ -67,6 +67,7 @@ constexpr Setter kSetters[] = {
   {"--engine",         set_text<&RunOptions::engine>},
   {"--cpus",           set_cpus},
   {"--memory",         set_memory},
+  {"--huge-pages",     set_flag<&RunOptions::huge_pages>},
   {"--kernel",         set_text<&RunOptions::kernel>},
   {"--initrd",         set_initrd},
   {"--append",         set_text<&RunOptions::append>},

@@ -16,6 +16,7 @@ struct RunOptions {
   std::string engine_options;
   uint32_t cpus = 1;
   uint64_t memory_bytes = uint64_t{512} << 20;
+  bool huge_pages = false;
   std::optional<std::string> kernel;  // none: the cached one of `flavour`
   std::optional<std::string> initrd;  // none: ours; "" after --initrd none: no initrd at all
   std::string append;

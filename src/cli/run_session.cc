@@ -104,6 +104,7 @@ Result<void> RunSession::create_machine(const std::string& engine) {
   config.engine = {.name = engine, .options = options_.engine_options, .count_instructions = options_.stats};
   config.cpus = options_.cpus;
   config.memory_bytes = options_.memory_bytes;
+  config.host_pages = options_.huge_pages ? HostPages::kHuge : HostPages::kBase;
   config.kernel = files_.kernel;
   config.initrd = files_.initrd;
   config.command_line = kernel_command_line(options_);

@@ -89,8 +89,8 @@ Result<void> Board::make_cpuid() {
 Result<void> Board::add_memory() {
   ram_ = TRY(ram_layout(config_.memory_bytes, physical_address_bits_));
   pci_window_64_ = pci_window_64(ram_, physical_address_bits_);
-  TRY(memory_.add(ram_.low, ExtentKind::kPrivate, "ram"));
-  if (ram_.high.size_bytes > 0) TRY(memory_.add(ram_.high, ExtentKind::kPrivate, "ram-above-4g"));
+  TRY(memory_.add(ram_.low, ExtentKind::kPrivate, "ram", config_.host_pages));
+  if (ram_.high.size_bytes > 0) TRY(memory_.add(ram_.high, ExtentKind::kPrivate, "ram-above-4g", config_.host_pages));
   return {};
 }
 

@@ -38,6 +38,7 @@ struct BoardConfig {
   Clock* clock = nullptr;    // outlives it too
   uint32_t vcpus = 1;
   uint64_t memory_bytes = 0;
+  HostPages host_pages = HostPages::kBase;
   PersonalityKind personality = PersonalityKind::kKvm;
   std::array<uint8_t, 16> uuid{};                // as RFC 4122 writes it
   std::array<ByteSink*, kSerialPorts> serial{};  // nullptr: nothing at the other end

@@ -75,6 +75,7 @@ Result<void> Machine::build() {
   board.clock = &clock_;
   board.vcpus = config_.cpus;
   board.memory_bytes = config_.memory_bytes;
+  board.host_pages = config_.host_pages;
   board.personality = TRY(parse_personality(config_.personality));
   board.uuid = config_.uuid == decltype(config_.uuid){} ? random_uuid() : config_.uuid;
   board.serial = config_.serial;

@@ -46,6 +46,7 @@ struct MachineConfig {
   std::unique_ptr<Engine> engine_instance;  // instead of `engine`; for tests
   uint32_t cpus = 1;
   uint64_t memory_bytes = 512 * kMiB;
+  HostPages host_pages = HostPages::kBase;
   std::string kernel;                                        // paths
   std::string initrd;                                        // empty: none
   std::vector<std::pair<std::string, std::string>> modules;  // after the initrd: path and command line (PVH, multiboot)

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 namespace tenon {
 
@@ -32,6 +33,9 @@ class Clock {
   virtual uint64_t now_ns() const = 0;
   /// Guest TSC before any per-vCPU offset: advances with now_ns() at tsc_hz(), stands still while paused. Any thread.
   virtual uint64_t now_tsc() const = 0;
+  /// What RDTSC on the host is to be added to give now_tsc(), for code that reads time without a call. Good until the
+  /// clock is paused or resumed, which is done while no vCPU runs. nullopt: only now_tsc() knows. Any thread.
+  virtual std::optional<uint64_t> host_tsc_offset() const { return std::nullopt; }
   virtual uint64_t tsc_hz() const = 0;
   /// Wall-clock time in nanoseconds since 1970-01-01 UTC, for RTC and kvmclock.
   virtual uint64_t wall_time_ns() const = 0;

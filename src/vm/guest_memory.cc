@@ -13,9 +13,6 @@ namespace {
 
 constexpr uint64_t kHugePageSize = 2u << 20;
 
-/// From here on huge pages save more in TLB misses and page faults than they waste in half-used pages.
-constexpr uint64_t kHugePagesFrom = 256u << 20;
-
 /// The table entry sizes the cost named in the header: 16 bytes a page.
 static_assert(sizeof(CodeWatch::Page) == 16);
 
@@ -32,7 +29,7 @@ auto first_above(Vector& sorted, Gpa gpa) {
 
 }  // namespace
 
-Result<void> GuestMemory::add(GpaRange range, ExtentKind kind, std::string_view name) {
+Result<void> GuestMemory::add(GpaRange range, ExtentKind kind, std::string_view name, HostPages pages_of_host) {
   if (range.size_bytes == 0 || range.base.page_offset() != 0 || range.size_bytes % kPageSize != 0)
     return fail(ErrorCode::kInvalidArgument, describe(range) + " for " + std::string(name) + ": not whole pages");
   if (!range.base.plus(range.size_bytes - 1) || range.size_bytes > std::numeric_limits<size_t>::max() / 2)
@@ -45,7 +42,7 @@ Result<void> GuestMemory::add(GpaRange range, ExtentKind kind, std::string_view 
 
   const std::string label = "tenon:" + std::string(name);
   Mapping memory = TRY(Mapping::anonymous(range.size_bytes, kHugePageSize, label));
-  if (range.size_bytes >= kHugePagesFrom) memory.prefer_huge_pages();
+  if (pages_of_host == HostPages::kHuge) memory.prefer_huge_pages();
   const size_t table_bytes = align_up(range.size_bytes / kPageSize * sizeof(CodeWatch::Page), kPageSize);
   Mapping pages = TRY(Mapping::anonymous(table_bytes, kPageSize, "tenon:code-watch"));
 

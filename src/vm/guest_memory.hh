@@ -23,6 +23,11 @@
 
 namespace tenon {
 
+/// What the host is asked to back memory with. Huge pages spare TLB misses and page faults of a machine that lives long
+/// and uses what it has; they cost one that does not: each is cleared as a whole, used or not, and none is shared
+/// (KSM).
+enum class HostPages : uint8_t { kBase, kHuge };
+
 enum class ExtentKind : uint8_t {
   kPrivate,  // anonymous memory of this VM
   kRom,      // private memory that the guest may only read (firmware)
@@ -91,7 +96,7 @@ class GuestMemory {
 
   /// Adds RAM or ROM backed by fresh private memory aligned to 2 MiB and named `tenon:name` in /proc/PID/maps. `range`
   /// is page-aligned and overlaps no other extent. Before the VM starts only.
-  Result<void> add(GpaRange range, ExtentKind kind, std::string_view name);
+  Result<void> add(GpaRange range, ExtentKind kind, std::string_view name, HostPages pages_of_host = HostPages::kBase);
 
   std::span<const Extent> extents() const { return extents_; }
   uint64_t ram_size_bytes() const;

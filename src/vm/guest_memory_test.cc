@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -154,6 +155,28 @@ TEST(GuestMemory, MappingIsNamedWhereTheHostKeepsNames) {
   const std::string text((std::istreambuf_iterator<char>(maps)), std::istreambuf_iterator<char>());
   if (text.find("[anon:") == std::string::npos) GTEST_SKIP() << "this host kernel keeps no names of anonymous memory";
   EXPECT_NE(text.find("[anon:tenon:name-test]"), std::string::npos);
+}
+
+/// Whether the host was asked for huge pages in the mapping that starts at `address` ("hg", proc_pid_smaps(5)).
+bool asks_for_huge_pages(const std::byte* address) {
+  std::ifstream smaps("/proc/self/smaps");
+  std::ostringstream start;
+  start << std::hex << reinterpret_cast<uintptr_t>(address) << '-';
+  bool here = false;
+  for (std::string line; std::getline(smaps, line);) {
+    if (line.find(':') == std::string::npos || line.find('-') < line.find(' ')) here = line.starts_with(start.str());
+    if (here && line.starts_with("VmFlags:")) return line.find(" hg") != std::string::npos;
+  }
+  return false;
+}
+
+TEST(GuestMemory, HugePagesAreAskedForWhereTheyAreWanted) {
+  if (!std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled")) GTEST_SKIP() << "no transparent huge pages";
+  GuestMemory memory;
+  ASSERT_TRUE(memory.add({Gpa(0), 2 * kMiB}, ExtentKind::kPrivate, "base").has_value());
+  ASSERT_TRUE(memory.add({Gpa(4 * kMiB), 2 * kMiB}, ExtentKind::kPrivate, "huge", HostPages::kHuge).has_value());
+  EXPECT_FALSE(asks_for_huge_pages(memory.host_address(Gpa(0), 1)));
+  EXPECT_TRUE(asks_for_huge_pages(memory.host_address(Gpa(4 * kMiB), 1)));
 }
 
 TEST(CodeWatch, HasAPageWhereverThereIsMemory) {
