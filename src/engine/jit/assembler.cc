@@ -114,25 +114,40 @@ struct Displacement {
   out.put(static_cast<uint8_t>((rex & kRexW) << 4 | last));
 }
 
-/// All of `insn` at `start`; returns its length.
-[[gnu::always_inline]] inline size_t write(uint8_t* start, const HostInsn& insn) {
+/// Whether it is state at an address known now, which RIP-relative addressing names in two bytes less than GS.
+[[gnu::always_inline]] inline bool is_fixed_state(const HostOperand& rm) {
+  return !rm.is_register & rm.gs & (rm.base == kNoHostRegister) & (rm.index == kNoHostRegister);
+}
+
+/// All of `insn` at `start`; returns its length. `state_from_start`: from where it will run to what GS base is; 0: too
+/// far.
+[[gnu::always_inline]] inline size_t write(uint8_t* start, const HostInsn& insn, int64_t state_from_start) {
   Output out{start};
   RmField rm;
   unsigned opcode = insn.opcode;
   unsigned rex = insn.w ? unsigned{kRexW} : 0;
   bool gs = false;
+  bool by_rip = false;
   if (insn.has_modrm) {
-    rm = encode_rm(insn.reg, insn.rm, insn.map == OpcodeMap::kVex0F38);
+    by_rip = state_from_start != 0 && is_fixed_state(insn.rm);
+    rm = by_rip ? RmField{.bytes = (insn.reg & 7u) << 3 | 5, .count = 1 + sizeof(int32_t)}
+                : encode_rm(insn.reg, insn.rm, insn.map == OpcodeMap::kVex0F38);
     rex |= rm.rex | (insn.reg & 8u) >> 1;
-    gs = insn.rm.gs && !insn.rm.is_register;
+    gs = insn.rm.gs && !insn.rm.is_register && !by_rip;
   } else if (insn.opcode_register) {
     opcode = (opcode & 0xf8) | (insn.reg & 7u);
     rex |= (insn.reg & 8u) >> 3;
   }
   insn.map >= OpcodeMap::kVex0F ? write_vex(out, insn, gs, rex) : write_legacy_prefixes(out, insn, gs, rex);
   out.put(static_cast<uint8_t>(opcode));
+  const size_t modrm_at = out.count;
   out.put_partly(rm.bytes, rm.count);
   out.put_partly(insn.immediate, insn.immediate_bytes);
+  if (by_rip) {  // counted from the end of the instruction (SDM Vol. 2 2.2.1.6)
+    const auto distance =
+        static_cast<int32_t>(state_from_start + insn.rm.displacement - static_cast<int64_t>(out.count));
+    std::memcpy(start + modrm_at + 1, &distance, sizeof distance);
+  }
   return out.count;
 }
 
@@ -194,10 +209,17 @@ enum class Alu : uint8_t { kAdd, kOr, kAdc, kSbb, kAnd, kSub, kXor, kCmp };
 
 }  // namespace
 
+Assembler::Assembler(std::span<std::byte> buffer, uint64_t executable, uint64_t state)
+    : buffer_(buffer), executable_(executable) {
+  constexpr int64_t kReach = (int64_t{1} << 31) - (int64_t{64} << 20);  // less all of the buffer and the state
+  const auto distance = static_cast<int64_t>(state - executable);
+  if (state != 0 && distance < kReach && distance > -kReach) state_from_start_ = distance;
+}
+
 /// Inline in every named instruction, whose fields are constants for the most part: a HostInsn is never made in memory.
 [[gnu::always_inline]] inline void Assembler::emit(const HostInsn& insn) {
   if (uint8_t* out = begin(); out != nullptr) {
-    at_ += write(out, insn);
+    at_ += write(out, insn, state_from_start_ == 0 ? 0 : state_from_start_ - static_cast<int64_t>(at_));
   }
 }
 
@@ -317,6 +339,20 @@ void Assembler::cmp_byte_immediate(const HostOperand& left, uint8_t value) {
 }
 void Assembler::test(HostRegister left, HostRegister right, bool w) {
   emit(integer(0x85, right, HostOperand::r(left), w));
+}
+
+void Assembler::imul(HostRegister to, const HostOperand& from) {
+  HostInsn insn = integer(0xaf, to, from, true);
+  insn.map = OpcodeMap::k0F;
+  emit(insn);
+}
+
+void Assembler::shl_immediate(HostRegister to, uint8_t count) {
+  emit(with_immediate(integer(0xc1, 4, HostOperand::r(to), true), 1, count));
+}
+
+void Assembler::shr_immediate(HostRegister to, uint8_t count) {
+  emit(with_immediate(integer(0xc1, 5, HostOperand::r(to), true), 1, count));
 }
 
 void Assembler::rorx(HostRegister to, HostRegister from, uint8_t count, bool w) {

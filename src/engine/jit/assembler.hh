@@ -10,7 +10,7 @@
 //
 // Each instruction gets its shortest encoding: disp8 or none, no SIB where none is needed, two-byte VEX, imm8.
 //
-// Not implemented: RIP-relative operands, address-size prefix, EVEX.
+// Not implemented: RIP-relative operands other than state, address-size prefix, EVEX.
 //
 // Source: Intel SDM Vol. 2 chapter 2 (encoding), chapters 3 to 5 (opcodes).
 #pragma once
@@ -137,8 +137,9 @@ class Assembler {
   /// An instruction is emitted only where this much room is left: more than any has, so that fields are written whole.
   static constexpr size_t kRoomBytes = 32;
 
-  /// `executable`: the address that code at buffer[0] will run at.
-  Assembler(std::span<std::byte> buffer, uint64_t executable) : buffer_(buffer), executable_(executable) {}
+  /// `executable`: the address that code at buffer[0] will run at. `state`: what GS base will be then, if it is known:
+  /// where it is near, state is addressed RIP-relative, which is two bytes shorter.
+  Assembler(std::span<std::byte> buffer, uint64_t executable, uint64_t state = 0);
 
   size_t offset() const { return at_; }
   uint64_t address() const { return executable_ + at_; }
@@ -167,6 +168,9 @@ class Assembler {
   void cmp_immediate(const HostOperand& left, int32_t value, bool w = true);
   void cmp_byte_immediate(const HostOperand& left, uint8_t value);
   void test(HostRegister left, HostRegister right, bool w = true);
+  void imul(HostRegister to, const HostOperand& from);  // 64 bits
+  void shl_immediate(HostRegister to, uint8_t count);   // 64 bits
+  void shr_immediate(HostRegister to, uint8_t count);
   void rorx(HostRegister to, HostRegister from, uint8_t count, bool w = true);  // flags stay
   void pext(HostRegister to, HostRegister from, const HostOperand& mask);       // flags stay
   void xchg(HostRegister left, HostRegister right);
@@ -208,6 +212,7 @@ class Assembler {
 
   std::span<std::byte> buffer_;
   uint64_t executable_;
+  int64_t state_from_start_ = 0;  // from `executable_` to the state; 0: by GS
   size_t at_ = 0;
   bool overflowed_ = false;
 };

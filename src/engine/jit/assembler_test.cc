@@ -8,9 +8,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <functional>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "base/code_memory.hh"
@@ -226,6 +229,7 @@ TEST(Assembler, RegisterPairs) {
       EXPECT_EMITS(test(a1, a2, w), TEST, {reg(a1, bits_of(w)), reg(a2, bits_of(w))});
       EXPECT_EMITS(rorx(a1, a2, 8, w), RORX, {reg(a1, bits_of(w)), reg(a2, bits_of(w)), imm(8)});
     }
+    EXPECT_EMITS(imul(a1, HostOperand::r(a2)), IMUL, {reg(a1, 64), reg(a2, 64)});
     EXPECT_EMITS(pext(a1, a2, HostOperand::r(3)), PEXT, {reg(a1, 64), reg(a2, 64), reg(3, 64)});
     const HostOperand mask = HostOperand::state(0x100);
     EXPECT_EMITS(pext(a1, a2, mask), PEXT, {reg(a1, 64), reg(a2, 64), rm(mask, 64)});
@@ -475,21 +479,48 @@ TEST_F(AssemblerExecution, IndirectThroughMemoryAndRegister) {
   EXPECT_EQ(call(through_register, table_address), 0x123456789abcdef0u);
 }
 
-TEST_F(AssemblerExecution, StateInGs) {
-  Assembler& a = *assembler_;
+/// Reads and writes the six words of state, in forms with and without immediates and index.
+void use_state(Assembler& a) {
   a.mov(kHostRax, HostOperand::state(8));
   a.add(kHostRax, HostOperand::state(0, kHostRdi, 3));
   a.add(kHostRax, HostOperand::state(8, kHostRsi, 0));
   a.store(HostOperand::state(32), kHostRax, false);
   a.store_immediate(HostOperand::state(36), -2, false);
   a.store_byte_immediate(HostOperand::state(40, kHostRdi, 1), 0x5a);
+  a.store_byte_immediate(HostOperand::state(40), 0x17);
+  a.pext(kHostR10, kHostRax, HostOperand::state(16));
   a.ret();
-  std::array<uint64_t, 6> state = {1, 20, 300, 4000, 0, 0};
+}
+
+void expect_used(std::span<uint64_t> state, const std::function<uint64_t()>& call) {
+  std::ranges::copy(std::array<uint64_t, 6>{1, 20, 300, 4000, 0, 0}, state.begin());
   ASSERT_EQ(syscall(SYS_arch_prctl, ARCH_SET_GS, state.data()), 0);
-  EXPECT_EQ(call(0, 2, 16), 20u + 300u + 4000u);
+  EXPECT_EQ(call(), 20u + 300u + 4000u);
   ASSERT_EQ(syscall(SYS_arch_prctl, ARCH_SET_GS, nullptr), 0);
   EXPECT_EQ(state[4], uint64_t{0xfffffffe} << 32 | 4320);
-  EXPECT_EQ(state[5], uint64_t{0x5a} << 32);
+  EXPECT_EQ(state[5], uint64_t{0x5a} << 32 | 0x17);
+}
+
+TEST_F(AssemblerExecution, StateInGs) {
+  use_state(*assembler_);
+  std::array<uint64_t, 6> state{};
+  expect_used(state, [this] { return call(0, 2, 16); });
+}
+
+TEST_F(AssemblerExecution, StateNearby) {
+  constexpr size_t kStateAt = 512 << 10;
+  const auto executable = reinterpret_cast<uint64_t>(memory_->executable().data());
+  const std::span state(reinterpret_cast<uint64_t*>(memory_->writable().data() + kStateAt), 6);
+  use_state(*assembler_);
+  const size_t by_gs = assembler_->offset();
+  assembler_.emplace(memory_->writable(), executable, reinterpret_cast<uint64_t>(state.data()));
+  use_state(*assembler_);
+  EXPECT_EQ(assembler_->offset(), by_gs - 2 * 5);  // two bytes for each access without index
+  expect_used(state, [this] { return call(0, 2, 16); });
+  // Too far: as if it were not known.
+  assembler_.emplace(memory_->writable(), executable, executable + (uint64_t{1} << 31));
+  use_state(*assembler_);
+  EXPECT_EQ(assembler_->offset(), by_gs);
 }
 
 /// The sequence that keeps all arithmetic flags over code that changes them, and instructions that leave flags alone.

@@ -7,6 +7,8 @@
 // what they find: an indirect branch jumps to where the indirect-branch cache says, a return to where the shadow return
 // stack says, with the guest RIP in R10, and it is the code there that compares R10 with its own RIP (LEA and JRCXZ, no
 // flags) and has it looked up where they differ. So a branch is two instructions, a return is RET.
+#include <bit>
+
 #include "base/check.hh"
 #include "engine/jit/emitter.hh"
 #include "engine/x86/decode_table.hh"
@@ -239,6 +241,48 @@ uint64_t make_return_miss(Assembler& assembler, unsigned privilege_index, bool m
   return start;
 }
 
+/// TranslatorStubs::look_further: RememberedCode::find() in machine code, and a poll.
+uint64_t make_look_further(Assembler& assembler, unsigned side, const RememberedCode& remembered, uint64_t miss) {
+  using Found = RememberedCode::Found;
+  constexpr uint8_t kFoundShift = std::countr_zero(sizeof(Found));
+  const uint64_t start = assembler.address();
+  std::array<Fixup, 4> misses;
+  const auto load = [&](const uint64_t& value) {
+    assembler.mov_immediate(kHostRax, reinterpret_cast<uint64_t>(&value));
+    assembler.mov(kHostRax, HostOperand::at(kHostRax));
+  };
+  const auto field = [](size_t offset) { return HostOperand::at(kHostR11, static_cast<int32_t>(offset)); };
+
+  save_flags(assembler);
+  assembler.cmp_immediate(HostOperand::state(state::kPoke), 0, false);
+  misses[0] = assembler.jcc_forward(kNotEqual);
+  assembler.mov_immediate(kHostR11, RememberedCode::kFoundMultiplier);
+  assembler.imul(kHostR11, HostOperand::r(kHostR10));
+  assembler.shr_immediate(kHostR11, RememberedCode::kFoundShift);
+  assembler.shl_immediate(kHostR11, kFoundShift);
+  assembler.mov_immediate(kHostRax, reinterpret_cast<uint64_t>(remembered.found(side)));
+  assembler.add(kHostR11, HostOperand::r(kHostRax));
+  assembler.cmp(kHostR10, field(offsetof(Found, rip)));
+  misses[1] = assembler.jcc_forward(kNotEqual);
+  load(remembered.current().addresses[side]);
+  assembler.cmp(kHostRax, field(offsetof(Found, addresses)));
+  misses[2] = assembler.jcc_forward(kNotEqual);
+  load(remembered.current().local_stamp);
+  assembler.cmp(kHostRax, field(offsetof(Found, stamp)));
+  const Fixup local = assembler.jcc_short_forward(kEqual);
+  load(remembered.current().global_stamp);
+  assembler.cmp(kHostRax, field(offsetof(Found, stamp)));
+  misses[3] = assembler.jcc_forward(kNotEqual);
+  assembler.bind_short(local);
+  assembler.mov(kHostR11, field(offsetof(Found, host)));
+  restore_flags(assembler);
+  assembler.jmp_indirect(HostOperand::r(kHostR11));
+  for (const Fixup from : misses) assembler.bind(from);
+  restore_flags(assembler);
+  assembler.jmp(miss);
+  return start;
+}
+
 uint64_t make_resume(Assembler& assembler, bool vector, bool x87, const Stubs& runtime) {
   const uint64_t start = assembler.address();
   if (vector) assembler.call(runtime.load_vector);
@@ -249,10 +293,12 @@ uint64_t make_resume(Assembler& assembler, bool vector, bool x87, const Stubs& r
 
 }  // namespace
 
-TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime, interp::Cpu& cpu) {
+TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime, interp::Cpu& cpu,
+                                      const RememberedCode& remembered) {
   TranslatorStubs stubs;
   stubs.runtime = runtime;
   for (unsigned i = 0; i < 2; ++i) {
+    stubs.look_further[i] = make_look_further(assembler, i, remembered, runtime.exit_indirect);
     stubs.return_miss[i] = make_return_miss(assembler, i, false);
     stubs.return_mismatch[i] = make_return_miss(assembler, i, true);
   }
@@ -267,7 +313,7 @@ TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime
 
 /// Jumped to with R10 = guest RIP by what bits 14:3 of it chose from the indirect-branch cache. R10 - rip + 8 * poke is
 /// 0 only where the RIPs are the same and nothing is pending: R10 = rip - 8 * poke would have chosen another entry.
-LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, const Stubs& runtime) {
+LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t miss, uint64_t exit_link) {
   const uint64_t negative = uint64_t{0} - rip;
   const bool near = fits_int32(negative);
   assembler.mov(kHostR11, HostOperand::r(kHostRcx));
@@ -283,7 +329,7 @@ LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, const Stubs& ru
     assembler.lea(kHostR10, HostOperand::at(kHostR10, kHostRcx, 0));
   }
   assembler.mov(kHostRcx, HostOperand::r(kHostR11));
-  assembler.jmp(runtime.exit_indirect);
+  assembler.jmp(miss);
   assembler.bind_short(same);
   assembler.mov(kHostRcx, HostOperand::r(kHostR11));
   LinkSlot slot{.target_rip = rip};
@@ -291,7 +337,7 @@ LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, const Stubs& ru
   slot.rel32_offset = link.at;
   slot.stub_offset = static_cast<uint32_t>(assembler.offset());
   assembler.bind(link);
-  assembler.call(runtime.exit_link);
+  assembler.call(exit_link);
   return slot;
 }
 

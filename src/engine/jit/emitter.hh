@@ -293,8 +293,8 @@ class Emitter {
   bool last_in_block_ = false;  // the instruction that is being emitted
 };
 
-/// Emits Translator::make_indirect_entry()'s code; the slot is its way on.
-LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, const Stubs& runtime);
+/// Emits Translator::make_indirect_entry()'s code; the slot is its way on. `miss`: where other RIPs go.
+LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t miss, uint64_t exit_link);
 
 // --- Where things are, for all emitters.
 
@@ -308,7 +308,7 @@ inline HostOperand home(unsigned guest) { return HostOperand::state(gpr_offset(g
 namespace state {
 size_t scratch(unsigned slot);
 extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kPageOffsetMask, kIndirectMask,
-    kInstructions, kReturnStackTop, kSystemFlags;
+    kInstructions, kReturnStackTop, kSystemFlags, kHostTscOffset;
 size_t indirect_table(unsigned privilege);
 size_t code_page(unsigned privilege, uint64_t linear);
 size_t stack_negative_page(unsigned privilege);

@@ -37,7 +37,7 @@ void RememberedCode::PageSet::clear() {
   list_.clear();
 }
 
-void RememberedCode::start(uint64_t miss) {
+void RememberedCode::start(const std::array<uint64_t, 2>& miss) {
   miss_ = miss;
   forget_addresses();
 }
@@ -52,7 +52,7 @@ const RememberedCode::Line& RememberedCode::add_line(unsigned side, uint64_t rip
   Line& line = lines_[side][page % kLines];
   line = {.page = page,
           .gpa_page = translation.gpa.value() & ~(kPageSize - 1),
-          .stamp = translation.global ? global_stamp_ : local_stamp_,
+          .stamp = translation.global ? current_.global_stamp : current_.local_stamp,
           .global = translation.global};
   return line;
 }
@@ -64,8 +64,8 @@ void RememberedCode::set_mapping(unsigned side, const Line& line, uint32_t numbe
 }
 
 void RememberedCode::add(unsigned side, const Line& line, uint64_t rip, uint64_t host) {
-  found_[side][index_of(rip)] = {
-      .rip = rip, .host = host, .stamp = line.stamp, .addresses = side_address_number_[side], .global = line.global};
+  found_[side][rip * kFoundMultiplier >> kFoundShift] = {
+      .rip = rip, .host = host, .stamp = line.stamp, .addresses = current_.addresses[side]};
 }
 
 void RememberedCode::add_indirect(unsigned side, const Line& line, uint64_t rip, uint64_t host) {
@@ -82,7 +82,7 @@ void RememberedCode::empty_local(Kept* kept) {
     local_indirect_[side].take([&](unsigned index) {
       uint64_t& host = state_.indirect[side][index];
       if (kept != nullptr) kept->indirect.push_back({static_cast<uint16_t>(index), side, host});
-      host = miss_;
+      host = miss_[side];
     });
     local_pages_[side].take([&](unsigned index) {
       uint32_t& number = state_.code_pages[side][index];
@@ -97,7 +97,7 @@ void RememberedCode::empty_local(Kept* kept) {
 
 void RememberedCode::restore(Kept& kept) {
   kept.context = 0;
-  local_stamp_ = kept.stamp;
+  current_.local_stamp = kept.stamp;
   local_sides_ = kept.local_sides;
   std::swap(pages_local_, kept.pages);
   for (const auto& [index, side, number] : kept.mappings) {
@@ -105,7 +105,7 @@ void RememberedCode::restore(Kept& kept) {
     local_pages_[side].set(index);
   }
   for (const auto& [index, side, host] : kept.indirect) {
-    if (kept.addresses[side] != side_address_number_[side]) continue;
+    if (kept.addresses[side] != current_.addresses[side]) continue;
     state_.indirect[side][index] = host;
     local_indirect_[side].set(index);
   }
@@ -119,9 +119,9 @@ bool RememberedCode::enter_context(uint64_t context, bool keep) {
     // One that has just been asked for is likely to be asked for again.
     if (kept->context == context) kept = &kept_[next_kept_++ % kContexts];
     kept->context = context_;
-    kept->stamp = local_stamp_;
+    kept->stamp = current_.local_stamp;
     kept->local_sides = local_sides_;
-    kept->addresses = side_address_number_;
+    kept->addresses = current_.addresses;
     kept->indirect.clear();
     kept->mappings.clear();
   }
@@ -131,7 +131,7 @@ bool RememberedCode::enter_context(uint64_t context, bool keep) {
   if (known != kept_.end()) {
     restore(*known);
   } else {
-    local_stamp_ = ++last_stamp_;
+    current_.local_stamp = ++last_stamp_;
   }
   return true;
 }
@@ -148,7 +148,7 @@ RememberedCode::Loss RememberedCode::forget_range(uint64_t first, uint64_t size_
   }
   if (!pages_local_.has_any_in(first, size_bytes)) return Loss::kNothing;
   empty_local(nullptr);
-  local_stamp_ = ++last_stamp_;
+  current_.local_stamp = ++last_stamp_;
   return Loss::kLocal;
 }
 
@@ -156,8 +156,8 @@ void RememberedCode::forget_all() {
   for (Kept& kept : kept_) kept.context = 0;
   empty_local(nullptr);
   pages_global_.clear();
-  local_stamp_ = ++last_stamp_;
-  global_stamp_ = ++last_stamp_;
+  current_.local_stamp = ++last_stamp_;
+  current_.global_stamp = ++last_stamp_;
   for (auto& table : state_.code_pages) table.fill(0);
   forget_addresses();
 }
@@ -167,8 +167,8 @@ void RememberedCode::forget_addresses() {
 }
 
 void RememberedCode::forget_addresses(unsigned side) {
-  ++side_address_number_[side];
-  state_.indirect[side].fill(miss_);
+  ++current_.addresses[side];
+  state_.indirect[side].fill(miss_[side]);
   local_indirect_[side] = {};
 }
 

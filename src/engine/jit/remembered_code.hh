@@ -31,25 +31,48 @@ class RememberedCode {
     bool global = false;
   };
 
+  /// Where code of `rip` was found lately. It holds while `addresses` and `stamp` are the current ones of its side and
+  /// kind; stamps of the two kinds are never the same number.
+  struct alignas(32) Found {
+    uint64_t rip = 0;
+    uint64_t host = 0;
+    uint64_t stamp = 0;      // of the line
+    uint64_t addresses = 0;  // Current::addresses of the side
+  };
+  struct Current {
+    uint64_t local_stamp = 1;
+    uint64_t global_stamp = 2;
+    std::array<uint64_t, 2> addresses{};  // by side: counted up when its executable addresses go wrong
+  };
+  /// Found of `rip`: found(side)[rip * kFoundMultiplier >> kFoundShift]. The indirect-branch cache has one target for
+  /// some bits of a RIP; stubs look here for the others (make_look_further() in emit_branch.cc).
+  static constexpr unsigned kFoundBits = 13;
+  static constexpr unsigned kFoundShift = 64 - kFoundBits;
+  static constexpr uint64_t kFoundMultiplier = 0x9e3779b97f4a7c15;  // 2^64 divided by the golden ratio
+
   explicit RememberedCode(interp::TranslatedState& state) : state_(state) {}
 
-  /// Makes all entries empty; they lead to `miss`, an exit stub.
-  void start(uint64_t miss);
+  /// Makes all entries of the indirect-branch cache empty; they lead to `miss`, a stub for each side.
+  void start(const std::array<uint64_t, 2>& miss);
+
+  const Found* found(unsigned side) const { return found_[side].data(); }
+  const Current& current() const { return current_; }
 
   // --- What is known.
 
   /// Executable address of `rip` where it was looked up lately, or 0.
   uint64_t find(unsigned side, uint64_t rip) const {
-    const Found& found = found_[side][index_of(rip)];
-    const bool holds = found.rip == rip && found.addresses == side_address_number_[side] &&
-                       found.stamp == (found.global ? global_stamp_ : local_stamp_);
+    const Found& found = found_[side][rip * kFoundMultiplier >> kFoundShift];
+    const bool holds = found.rip == rip && found.addresses == current_.addresses[side] &&
+                       (found.stamp == current_.local_stamp || found.stamp == current_.global_stamp);
     return holds ? found.host : 0;
   }
   /// nullptr: not known.
   const Line* find_line(unsigned side, uint64_t rip) const {
     const uint64_t page = rip / kPageSize;
     const Line& line = lines_[side][page % kLines];
-    return line.page == page && line.stamp == (line.global ? global_stamp_ : local_stamp_) ? &line : nullptr;
+    return line.page == page && line.stamp == (line.global ? current_.global_stamp : current_.local_stamp) ? &line
+                                                                                                           : nullptr;
   }
   const Line& add_line(unsigned side, uint64_t rip, const interp::Translation& translation);
   /// `line` is that of `rip`.
@@ -109,14 +132,6 @@ class RememberedCode {
     std::vector<uint64_t> list_;
   };
 
-  struct Found {
-    uint64_t rip = 0;
-    uint64_t host = 0;
-    uint64_t stamp = 0;      // of the line
-    uint64_t addresses = 0;  // side_address_number_
-    bool global = false;
-  };
-
   struct Saved {
     uint16_t index;
     uint8_t side;
@@ -126,7 +141,7 @@ class RememberedCode {
   struct Kept {
     uint64_t context = 0;  // 0: none
     uint64_t stamp = 0;
-    std::array<uint64_t, kSides> addresses{};  // side_address_number_ when it was left
+    std::array<uint64_t, kSides> addresses{};  // Current::addresses when it was left
     Sides local_sides{};
     std::vector<Saved> indirect;
     std::vector<Saved> mappings;
@@ -140,13 +155,12 @@ class RememberedCode {
   void restore(Kept& kept);
 
   State& state_;
-  uint64_t miss_ = 0;
+  std::array<uint64_t, kSides> miss_{};
   uint64_t context_ = 0;
   uint64_t last_stamp_ = 2;
-  uint64_t local_stamp_ = 1;
-  uint64_t global_stamp_ = 2;
+  Current current_;
   std::array<std::array<Line, kLines>, kSides> lines_{};
-  std::array<std::array<Found, State::kIndirectEntries>, kSides> found_{};
+  std::array<std::array<Found, size_t{1} << kFoundBits>, kSides> found_{};
   std::array<IndexSet<State::kIndirectEntries>, kSides> local_indirect_{};
   std::array<IndexSet<State::kCodePages>, kSides> local_pages_{};  // entries of code_pages that are not global
   Sides local_sides_{};
@@ -154,8 +168,7 @@ class RememberedCode {
   PageSet pages_local_;
   PageSet pages_global_;
   std::array<Kept, kContexts> kept_{};
-  unsigned next_kept_ = 0;                              // to be replaced
-  std::array<uint64_t, kSides> side_address_number_{};  // counted up when the side's executable addresses go wrong
+  unsigned next_kept_ = 0;  // to be replaced
 };
 
 }  // namespace tenon::jit

@@ -48,16 +48,16 @@ Result<std::unique_ptr<Runner>> Runner::create(Cpu& cpu, const RunnerOptions& op
 }
 
 void Runner::make_stubs() {
-  Assembler assembler(cache_->stub_buffer(), cache_->stub_address());
+  Assembler assembler(cache_->stub_buffer(), cache_->stub_address(), reinterpret_cast<uint64_t>(&cpu_));
   const Stubs runtime = jit::make_stubs(assembler, cpu_);
-  stubs_ = make_translator_stubs(assembler, runtime, cpu_);
+  stubs_ = make_translator_stubs(assembler, runtime, cpu_, remembered_);
   CHECK(!assembler.overflowed());
   translator_ = std::make_unique<Translator>(cpu_, *cache_, stubs_, options_.translator);
   state_.index_mask = uint64_t{interp::SoftTlb::kEntries - 1} * kPageSize;
   state_.page_number_mask = kPageMask;
   state_.indirect_mask = uint64_t{TranslatedState::kIndirectEntries - 1} << kIndirectShift;
   state_.page_offset_mask = ~kPageMask;
-  remembered_.start(runtime.exit_indirect);
+  remembered_.start({stubs_.look_further[0], stubs_.look_further[1]});
   generation_ = cache_->generation();
 }
 

@@ -42,6 +42,7 @@ Translator::Translator(interp::Cpu& cpu, CodeCache& cache, const TranslatorStubs
                        const TranslatorOptions& options)
     : stubs_(stubs),
       cache_(cache),
+      state_(reinterpret_cast<uint64_t>(&cpu)),
       options_(options),
       emitter_(std::make_unique<Emitter>(cpu, stubs, options_, region_)) {}
 
@@ -82,7 +83,7 @@ Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool gl
   if (options_.lockstep) fragment->uses_vector = uses_vector(region_);
   const bool crossing = second_gpa_page != kNoSecondPage;
   const uint32_t second = crossing ? cache_.mapping_number(linear_page + kPageSize, second_gpa_page) : 0;
-  if (!emitter_->run(Assembler(room.buffer, room.executable), *fragment, second)) return nullptr;
+  if (!emitter_->run(Assembler(room.buffer, room.executable, state_), *fragment, second)) return nullptr;
   return cache_.add(std::move(fragment));
 }
 
@@ -94,9 +95,11 @@ Fragment* Translator::make_indirect_entry(uint64_t rip, const Fragment& target) 
   fragment->global = target.global;
   fragment->granules = target.granules;
   fragment->entries.push_back({.rip = rip, .host_offset = 0});
+  const Mode target_mode = target.mode;
   const CodeCache::Room room = cache_.reserve(kIndirectEntryRoomBytes);  // `target` may be gone
-  Assembler assembler(room.buffer, room.executable);
-  fragment->slots.push_back(emit_indirect_entry(assembler, rip, stubs_.runtime));
+  Assembler assembler(room.buffer, room.executable, state_);
+  fragment->slots.push_back(
+      emit_indirect_entry(assembler, rip, stubs_.look_further[privilege(target_mode)], stubs_.runtime.exit_link));
   CHECK(!assembler.overflowed());
   fragment->size_bytes = static_cast<uint32_t>(assembler.offset());
   return cache_.add(std::move(fragment));

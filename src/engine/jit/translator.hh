@@ -13,6 +13,7 @@
 #include "engine/interp/cpu.hh"
 #include "engine/jit/code_cache.hh"
 #include "engine/jit/region.hh"
+#include "engine/jit/remembered_code.hh"
 #include "engine/jit/runtime.hh"
 
 namespace tenon::jit {
@@ -31,6 +32,9 @@ struct TranslatorStubs {
   /// cache. By privilege. return_miss: TranslatedState::return_miss; return_mismatch: the guest's RCX is in R11.
   uint64_t return_miss[2] = {};
   uint64_t return_mismatch[2] = {};
+  /// Jumped to with R10 = guest RIP where the indirect-branch cache has another one: goes on where RememberedCode knows
+  /// of it, else leaves with ExitCode::kIndirect. By privilege. Flags stay.
+  uint64_t look_further[2] = {};
   /// enter() target that first makes the registers live that were so at the last exit, then goes to
   /// scratch[kScratchResume].
   uint64_t resume_vector = 0;
@@ -41,7 +45,8 @@ struct TranslatorStubs {
   uint64_t repeat[interp::kTlbNever][2][4] = {};
 };
 
-TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime, interp::Cpu& cpu);
+TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime, interp::Cpu& cpu,
+                                      const RememberedCode& remembered);
 /// Its part in emit_string.cc.
 void make_repeat_stubs(Assembler& assembler, interp::Cpu& cpu, TranslatorStubs& stubs);
 
@@ -72,6 +77,7 @@ class Translator {
  private:
   const TranslatorStubs& stubs_;
   CodeCache& cache_;
+  const uint64_t state_;  // address of the Cpu
   TranslatorOptions options_;
   Region region_;
   std::unique_ptr<Emitter> emitter_;
