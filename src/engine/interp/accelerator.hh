@@ -44,7 +44,7 @@ class Accelerator {
 /// is the address of Cpu while translated code runs.
 struct alignas(64) TranslatedState {
   static constexpr unsigned kIndirectEntries = 4096;
-  static constexpr unsigned kCodePages = 1024;
+  static constexpr unsigned kCodePages = 4096;
 
   /// Not 0: leave translated code at the next poll and call the run loop. Set by any thread (VcpuSignal::raise) and by
   /// signal handlers; cleared by the run loop before it looks at what is pending.

@@ -129,15 +129,18 @@ uint64_t granules_of_undecodable(unsigned offset) {
 
 class Finder {
  public:
-  Finder(Page page, unsigned insns_max, Region& region)
-      : page_(page), insns_max_(std::clamp(insns_max, 1u, kRegionInsnsMax)), region_(region) {}
+  Finder(Page page, const RegionOptions& options, Region& region)
+      : page_(page),
+        insns_max_(std::clamp(options.insns_max, 1u, kRegionInsnsMax)),
+        elsewhere_(options.elsewhere),
+        region_(region) {}
 
   void run(unsigned start_offset) {
     grow_chain(start_offset);
     if (region_.block_count == 0) append_block(start_offset, start_offset, 0, BlockEnd::kUndecodable);
     while (pending_count_ != 0 && has_room()) {
       const unsigned offset = take_pending();
-      if (!is_known(offset)) grow_chain(offset);
+      if (!is_known(offset) && !is_translated(offset)) grow_chain(offset);
     }
     link();
   }
@@ -157,6 +160,7 @@ class Finder {
   unsigned next_wanted_start(unsigned offset) const;
   void append_block(unsigned start, unsigned end_offset, unsigned first, BlockEnd end);
   bool is_known(unsigned offset);
+  bool is_translated(unsigned offset) const { return elsewhere_ != nullptr && elsewhere_->is_translated(offset); }
   void split(unsigned block_index, unsigned offset);
   void add_pending(int64_t offset, Priority priority);
   unsigned take_pending();
@@ -164,12 +168,14 @@ class Finder {
 
   Page page_;
   unsigned insns_max_;
+  Elsewhere* elsewhere_;
   Region& region_;
   std::array<Pending, kRegionBlocksMax> pending_;  // each block adds one at most
   unsigned pending_count_ = 0;
 };
 
-/// Adds blocks from `offset`, which is_known() denied, until nothing new follows directly.
+/// Adds blocks from `offset`, which is_known() denied, until nothing new follows directly: what is translated already
+/// is linked to.
 void Finder::grow_chain(unsigned offset) {
   while (has_room() && decode_block(offset)) {
     const RegionBlock& block = region_.blocks[region_.block_count - 1];
@@ -187,7 +193,8 @@ void Finder::grow_chain(unsigned offset) {
       case BlockEnd::kIndirectCall: add_pending(block.end_offset, Priority::kReturnSite); break;
       default: break;
     }
-    if (!in_page(follow) || is_known(static_cast<unsigned>(follow))) return;
+    if (!in_page(follow) || is_known(static_cast<unsigned>(follow)) || is_translated(static_cast<unsigned>(follow)))
+      return;
     offset = static_cast<unsigned>(follow);
   }
 }
@@ -478,7 +485,7 @@ void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, con
   out.insn_count = 0;
   out.block_count = 0;
   out.granules = 0;
-  Finder(page, options.insns_max, out).run(start_offset);
+  Finder(page, options, out).run(start_offset);
   if (options.strict_flags) return mark_all_live(out);
   Liveness(page, out, options.elsewhere).run();
 }

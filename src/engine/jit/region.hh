@@ -1,5 +1,6 @@
 // Region: what is translated at once: up to 64 instructions in up to 8 basic blocks of one guest page, found by
-// following fall-through, direct jumps and both ways of conditional ones from the first instruction.
+// following fall-through, direct jumps and both ways of conditional ones from the first instruction, up to what is
+// translated already.
 //
 // Each block can be entered at its start from anywhere: nothing is assumed of the blocks before it. What the region is
 // good for is flag liveness, which runs over all its blocks and looks a few instructions ahead behind its direct exits
@@ -64,12 +65,14 @@ struct Region {
   uint64_t granules = 0;
 };
 
-/// Answers what find_region() cannot see: the code in other pages.
+/// Answers what find_region() cannot see: the code in other pages, and what is translated already.
 class Elsewhere {
  public:
   virtual ~Elsewhere() = default;
   /// Arithmetic flags live at the code `offset` bytes from the start of the page (outside it).
   virtual uint16_t live_at(int64_t offset) = 0;
+  /// Whether the code at `offset` of the page can be linked to: the region ends there and does not repeat it.
+  virtual bool is_translated(unsigned offset) = 0;
 };
 
 struct RegionOptions {

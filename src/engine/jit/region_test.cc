@@ -99,6 +99,25 @@ TEST(RegionBlocks, BothWaysOfAConditionalMeetAgain) {
   EXPECT_EQ(shape(diamond), "0-4 cond n1 t3; 4-8 jump t2; 12-13 ret; 10-12 fall n2");
 }
 
+/// All flags live elsewhere; one offset of the page is translated.
+struct TranslatedAt final : Elsewhere {
+  explicit TranslatedAt(unsigned at) : offset(at) {}
+  uint16_t live_at(int64_t) override { return kArithmeticFlags; }
+  bool is_translated(unsigned at) override { return at == offset; }
+  unsigned offset;
+};
+
+TEST(RegionBlocks, WhatIsTranslatedAlreadyIsLeftOutside) {
+  const auto shape_with = [](unsigned offset) {
+    TranslatedAt elsewhere(offset);
+    return shape(diamond, {.elsewhere = &elsewhere});
+  };
+  EXPECT_EQ(shape_with(0x12), "0-4 cond n1 t2; 4-8 jump; 10-13 ret") << "a block that runs into it goes on";
+  EXPECT_EQ(shape_with(0x10), "0-4 cond n1; 4-8 jump t2; 12-13 ret");
+  EXPECT_EQ(shape_with(0x4), "0-4 cond t1; 10-13 ret");
+  EXPECT_EQ(shape_with(0), shape(diamond)) << "what is asked for is translated in any case";
+}
+
 CODE(if_then, "test eax, eax; jz 77b+0x6; inc ebx; .org 77b+0x6; ret");
 
 TEST(RegionBlocks, FallThroughStopsAtATargetThatWaits) {

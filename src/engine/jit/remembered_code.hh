@@ -105,7 +105,7 @@ class RememberedCode {
  private:
   using State = interp::TranslatedState;
   static constexpr unsigned kSides = 2;
-  static constexpr unsigned kLines = 256;
+  static constexpr unsigned kLines = 1024;
   static constexpr unsigned kContexts = 8;
   static constexpr unsigned kIndirectShift = 3;
 

@@ -293,7 +293,7 @@ uint64_t Runner::translate(uint64_t rip, const RememberedCode::Line& found, Mode
   Fragment* fragment = nullptr;
   for (unsigned i = 0; i < kTries; ++i) {
     if (copied_page_ != line.gpa_page && !copy_page(line.gpa_page)) break;
-    begin_looking(rip & kPageMask);
+    begin_looking(rip & kPageMask, line.gpa_page, mode);
     translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize), *this);
     if (!watch(line.gpa_page, translator_->region().granules, page_copy_.data())) {
       copied_page_ = kNoPage;

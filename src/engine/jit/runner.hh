@@ -104,8 +104,9 @@ class Runner final : public interp::Accelerator, private Elsewhere {
     uint64_t granules = 0;
   };
   uint16_t live_at(int64_t offset) override;
+  bool is_translated(unsigned offset) override;
   Look look_at(uint64_t linear);
-  void begin_looking(uint64_t linear_page);
+  void begin_looking(uint64_t linear_page, uint64_t gpa_page, Mode mode);
   void note_looks(uint64_t gpa_page, uint64_t granules);
   void invalidate_dependents(uint64_t gpa_page, uint64_t granules);
 
@@ -170,7 +171,9 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
   std::array<Look, 1024> looks_{};
   uint64_t look_stamp_ = 1;
-  uint64_t looking_from_ = 0;                             // the page being translated
+  uint64_t looking_from_ = 0;      // the page being translated
+  uint64_t looking_from_gpa_ = 0;  // and where it is
+  Mode looking_mode_ = kModeInvalid;
   std::vector<std::pair<uint64_t, uint64_t>> relied_on_;  // physical page and granules, for the region being made
   std::unordered_map<uint64_t, std::vector<Dependent>> dependents_;
   /// By second page: the first pages of instructions that go on there.

@@ -51,9 +51,15 @@ Runner::Look Runner::look_at(uint64_t linear) {
   return look;
 }
 
+bool Runner::is_translated(unsigned offset) {
+  return cache_->find(looking_from_ + offset, looking_from_gpa_ + offset, looking_mode_) != 0;
+}
+
 /// Before find_region() for code in `linear_page`.
-void Runner::begin_looking(uint64_t linear_page) {
+void Runner::begin_looking(uint64_t linear_page, uint64_t gpa_page, Mode mode) {
   looking_from_ = linear_page;
+  looking_from_gpa_ = gpa_page;
+  looking_mode_ = mode;
   relied_on_.clear();
 }
 
