@@ -20,8 +20,7 @@ struct NamedKind {
 // clang-format off
 constexpr NamedKind kNamed[] = {
     {Op::kAdc, EmitKind::kSame}, {Op::kAdd, EmitKind::kSame}, {Op::kAnd, EmitKind::kSame}, {Op::kBsf, EmitKind::kSame},
-    {Op::kBsr, EmitKind::kSame}, {Op::kBswap, EmitKind::kSame}, {Op::kBt, EmitKind::kSame}, {Op::kBtc, EmitKind::kSame},
-    {Op::kBtr, EmitKind::kSame}, {Op::kBts, EmitKind::kSame}, {Op::kCbw, EmitKind::kSame}, {Op::kClc, EmitKind::kSame},
+    {Op::kBsr, EmitKind::kSame}, {Op::kBswap, EmitKind::kSame}, {Op::kCbw, EmitKind::kSame}, {Op::kClc, EmitKind::kSame},
     {Op::kCmc, EmitKind::kSame}, {Op::kStc, EmitKind::kSame}, {Op::kCmovcc, EmitKind::kSame}, {Op::kCmp, EmitKind::kSame},
     {Op::kCmpxchg, EmitKind::kSame}, {Op::kCmpxchg8b, EmitKind::kSame}, {Op::kCmpxchg16b, EmitKind::kSame},
     {Op::kCwd, EmitKind::kSame}, {Op::kDec, EmitKind::kSame}, {Op::kDiv, EmitKind::kSame}, {Op::kIdiv, EmitKind::kSame},
@@ -47,6 +46,8 @@ constexpr NamedKind kNamed[] = {
     {Op::kJcc, EmitKind::kBranch}, {Op::kJcxz, EmitKind::kBranch}, {Op::kLoop, EmitKind::kBranch},
     {Op::kMovs, EmitKind::kString}, {Op::kStos, EmitKind::kString}, {Op::kLods, EmitKind::kString},
     {Op::kScas, EmitKind::kString}, {Op::kCmps, EmitKind::kString},
+    {Op::kBt, EmitKind::kBitString}, {Op::kBtc, EmitKind::kBitString}, {Op::kBtr, EmitKind::kBitString},
+    {Op::kBts, EmitKind::kBitString},
     {Op::kCld, EmitKind::kFlagBit}, {Op::kStd, EmitKind::kFlagBit}, {Op::kCli, EmitKind::kFlagBit},
     {Op::kSti, EmitKind::kFlagBit}, {Op::kPushf, EmitKind::kPushFlags}, {Op::kPopf, EmitKind::kPopFlags},
     {Op::kRdtsc, EmitKind::kTime}, {Op::kRdtscp, EmitKind::kTime}, {Op::kRdpid, EmitKind::kTime},
@@ -87,18 +88,9 @@ bool has_operand(const Insn& insn, Operand operand) {
   return false;
 }
 
-bool is_moffs(const Insn& insn) { return has_operand(insn, Operand::kOb) || has_operand(insn, Operand::kOv); }
-
 bool is_segment_or_debug(const Insn& insn) {
   const bool segment = has_operand(insn, Operand::kSw) && insn.row->op != Op::kMovFromSeg;
   return segment || has_operand(insn, Operand::kDr);
-}
-
-/// BT and its kin with a register index reach memory far from their operand.
-bool is_bit_string(const Insn& insn) {
-  const Op op = insn.row->op;
-  const bool bit_test = op == Op::kBt || op == Op::kBts || op == Op::kBtr || op == Op::kBtc;
-  return bit_test && insn.is_memory && has_operand(insn, Operand::kGv);
 }
 
 EmitKind vector_kind(const Insn& insn) {
@@ -115,11 +107,13 @@ EmitKind vector_kind(const Insn& insn) {
 }  // namespace
 
 EmitKind emit_kind(const Insn& insn) {
-  if (is_segment_or_debug(insn) || is_moffs(insn)) return EmitKind::kInterpret;
-  const bool lock = (insn.prefixes & x86::kPrefixLock) != 0;
-  if (lock && !(insn.is_memory && (insn.row->flags & x86::kLockable) != 0)) return EmitKind::kInterpret;
-  if (is_bit_string(insn)) return EmitKind::kBitString;
+  const x86::MapEntry& entry = x86::entry_of(*insn.row);
+  if (entry.immediate == x86::ImmediateForm::kOffset) return EmitKind::kInterpret;
+  if (entry.check_reg && is_segment_or_debug(insn)) return EmitKind::kInterpret;
   const EmitKind named = kKinds[static_cast<size_t>(insn.row->op)];
+  // BT and its kin with a register index reach memory far from their operand.
+  if (named == EmitKind::kBitString)
+    return insn.is_memory && insn.row->operands[1] == Operand::kGv ? named : EmitKind::kSame;
   if (named != EmitKind::kInterpret) return named;
   constexpr uint32_t kVectorRows = x86::kSse | x86::kAvxState | x86::kX87 | x86::kMmx;
   return (insn.row->flags & kVectorRows) != 0 ? vector_kind(insn) : EmitKind::kInterpret;

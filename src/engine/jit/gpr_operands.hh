@@ -11,15 +11,15 @@ enum class Field : uint8_t { kNone, kReg, kRm, kVvvv, kOpcode };
 struct GprOperand {
   Field field = Field::kNone;
   uint8_t guest = 0;
-  unsigned size_bytes = 0;
+  uint8_t size_bytes = 0;
   bool read = false;
   bool written = false;
 };
 
 struct GprOperands {
   GprOperand list[4];
-  unsigned count = 0;
-  unsigned homed = 0;
+  uint8_t count = 0;
+  uint8_t homed = 0;
 };
 
 /// Guest registers that an instruction writes, operands and implied ones: one bit each.

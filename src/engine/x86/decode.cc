@@ -421,10 +421,9 @@ bool Decoder::is_register_legal() const {
   }
 }
 
-/// Bytes of a memory operand, 0 for any other.
-unsigned size_of(Operand operand, const Insn& insn) {
-  const unsigned v = insn.operand_size;
-  const unsigned native = insn.code_size == CodeSize::k64 ? 8 : 4;
+/// Bytes of a memory operand, 0 for any other; `v`, `native` and `x` are the sizes of those operands, `element` that of
+/// a gather's.
+constexpr unsigned size_of(Operand operand, unsigned v, unsigned native, unsigned x, unsigned element) {
   // clang-format off
   switch (operand) {
     case Operand::kEb: case Operand::kEdMb: case Operand::kMb: case Operand::kWb: case Operand::kOb: return 1;
@@ -441,15 +440,15 @@ unsigned size_of(Operand operand, const Insn& insn) {
     case Operand::kEv: case Operand::kMv: case Operand::kOv: return v;
     case Operand::kEz: return std::min(v, 4u);
     case Operand::kEy: case Operand::kMy: return v == 8 ? 8 : 4;
-    case Operand::kVsib: return (insn.prefixes & kPrefixRexW) != 0 ? 8 : 4;
+    case Operand::kVsib: return element;
     case Operand::kEnative: return native;
     case Operand::kMp: return 2 + v;
     case Operand::kMs: return 2 + native;
     case Operand::kMa: return 2 * v;
-    case Operand::kMx: case Operand::kWx: return insn.vector_bytes;
-    case Operand::kWhalf: return insn.vector_bytes / 2u;
-    case Operand::kWquarter: return insn.vector_bytes / 4u;
-    case Operand::kWeighth: return insn.vector_bytes / 8u;
+    case Operand::kMx: case Operand::kWx: return x;
+    case Operand::kWhalf: return x / 2;
+    case Operand::kWquarter: return x / 4;
+    case Operand::kWeighth: return x / 8;
     case Operand::kMenv: return v == 2 ? 14 : 28;     // SDM Vol. 1 8.1.10
     case Operand::kMstate: return v == 2 ? 94 : 108;
     case Operand::kMfxsave: return 512;
@@ -457,6 +456,20 @@ unsigned size_of(Operand operand, const Insn& insn) {
   }
   // clang-format on
 }
+
+/// size_of() in 64-bit code without gathers, by operand size (2, 4, 8), operand, vector length (16, 32).
+constexpr size_t kOperands = static_cast<size_t>(Operand::kYz) + 1;
+constexpr auto kMemorySizes = [] {
+  std::array<std::array<std::array<uint16_t, 2>, kOperands>, 3> sizes{};
+  for (unsigned v = 0; v < 3; ++v) {
+    for (size_t i = 0; i < kOperands; ++i) {
+      for (unsigned x = 0; x < 2; ++x) {
+        sizes[v][i][x] = static_cast<uint16_t>(size_of(static_cast<Operand>(i), 2u << v, 8, 16u << x, 4));
+      }
+    }
+  }
+  return sizes;
+}();
 
 }  // namespace
 
@@ -473,16 +486,14 @@ DecodeStatus decode(std::span<const uint8_t> bytes, CodeSize code_size, Insn& ou
 }
 
 unsigned memory_operand_size(const Insn& insn) {
-  // Rows that neither read nor write their first operand only name an address: NOP, prefetch, CLFLUSH, UD0, UD1.
-  if (!insn.is_memory || (insn.row->flags & kUpdatesOp0) == 0) {
-    return 0;
-  }
-  for (const Operand operand : insn.row->operands) {
-    if (const unsigned size = size_of(operand, insn); size != 0) {
-      return size;
-    }
-  }
-  return 0;
+  if (!insn.is_memory) return 0;
+  // None where the first operand is neither read nor written, only named: NOP, prefetch, CLFLUSH, UD0, UD1.
+  const Operand operand = entry_of(*insn.row).memory_operand;
+  const bool is_64 = insn.code_size == CodeSize::k64;
+  if (!is_64 || operand == Operand::kVsib) [[unlikely]]
+    return size_of(operand, insn.operand_size, is_64 ? 8 : 4, insn.vector_bytes,
+                   (insn.prefixes & kPrefixRexW) != 0 ? 8 : 4);
+  return kMemorySizes[insn.operand_size / 4][static_cast<size_t>(operand)][insn.vector_bytes / 32];
 }
 
 std::string disassemble_brief(const Insn& insn) {

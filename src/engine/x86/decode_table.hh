@@ -147,6 +147,20 @@ constexpr bool is_in_modrm(Operand operand) { return in_range(operand, Operand::
 constexpr bool is_in_vvvv(Operand operand) { return in_range(operand, Operand::kHx, Operand::kBy); }
 constexpr bool is_in_opcode(Operand operand) { return operand == Operand::kZb || operand == Operand::kZv; }
 
+constexpr bool is_in_reg_gpr(Operand operand) { return in_range(operand, Operand::kGb, Operand::kGa); }
+constexpr bool is_in_rm_gpr(Operand operand) {
+  return in_range(operand, Operand::kEb, Operand::kEdMw) || in_range(operand, Operand::kRv, Operand::kRa);
+}
+constexpr bool is_accumulator(Operand operand) {
+  return operand == Operand::kAl || operand == Operand::kAx || operand == Operand::kEax || operand == Operand::kEaxZ ||
+         operand == Operand::kRaxV;
+}
+/// Whether it may be in memory, by ModRM.
+constexpr bool may_be_memory(Operand operand) {
+  return in_range(operand, Operand::kEb, Operand::kEdMw) || is_memory_only(operand) || operand == Operand::kQq ||
+         operand == Operand::kQd || in_range(operand, Operand::kWx, Operand::kWeighth);
+}
+
 constexpr ImmediateForm immediate_form(Operand operand) {
   switch (operand) {
     case Operand::kIb: return ImmediateForm::kByte;
@@ -177,11 +191,16 @@ struct MapEntry {
   bool opcode_register = false;     // register in the opcode's low bits
   bool operand_size_prefix = true;  // 66 sets the operand size (it does not where it selects the row)
   bool vsib = false;
-  bool check_reg = false;      // segment, control or debug register: not every number exists
-  bool byte_register = false;  // an operand may be a byte register: REX without bits makes SPL of AH
-  bool repeat_counts = false;  // F2 and F3 select the row or repeat it; else they are ignored, or hints
-  uint8_t reg_mask = 15;       // 7: REX.R does not count (MMX and segment registers, SDM Vol. 2 2.2.1.2)
-  uint8_t rm_mask = 15;        // 7: REX.B does not count (MMX registers)
+  bool check_reg = false;                   // segment, control or debug register: not every number exists
+  bool byte_register = false;               // an operand may be a byte register: REX without bits makes SPL of AH
+  bool repeat_counts = false;               // F2 and F3 select the row or repeat it; else they are ignored, or hints
+  uint8_t reg_mask = 15;                    // 7: REX.R does not count (MMX and segment registers, SDM Vol. 2 2.2.1.2)
+  uint8_t rm_mask = 15;                     // 7: REX.B does not count (MMX registers)
+  uint8_t gprs = 0;                         // operands that are general registers: bit n for operand n
+  uint8_t gprs_beside_memory = 0;           // those that are where ModRM names memory
+  Operand memory_operand = Operand::kNone;  // the one that may be in memory, if the row reads or writes operand 0
+  bool writes_memory = false;               // where it is
+  uint16_t fixed_gprs_written = 0;          // row.gpr_written and RAX where an operand is part of it
 
   consteval MapEntry(unsigned opcode_byte, Select select, Op op, Operands operands, uint32_t flags,
                      Effects effects = {}, Feature feature = Feature::kBase, Feature feature_256 = Feature::kBase)
@@ -198,9 +217,11 @@ struct MapEntry {
         opcode(static_cast<uint8_t>(opcode_byte)),
         has_modrm(select.needs_modrm() || (flags & (kMemoryOnly | kRegisterOnly)) != 0),
         operand_size_prefix((select.mask & 1) == 0 || (select.value & 3) != 1) {
-    for (const Operand operand : operands) {
-      add_operand(operand);
+    for (unsigned i = 0; i < operands.size(); ++i) {
+      add_operand(operands[i]);
+      add_register_or_memory(i);
     }
+    fixed_gprs_written |= row.gpr_written;
     set_match(select);
   }
   consteval MapEntry(unsigned opcode_byte, Select select, Op op, Operands operands, uint32_t flags, Feature feature,
@@ -223,6 +244,20 @@ struct MapEntry {
     if (form != ImmediateForm::kNone) {  // ENTER alone has two immediates
       immediate = immediate == ImmediateForm::kWord ? ImmediateForm::kWordByte : form;
     }
+  }
+
+  constexpr void add_register_or_memory(unsigned number) {
+    const Operand operand = row.operands[number];
+    const bool beside = is_in_reg_gpr(operand) || operand == Operand::kBy || is_in_opcode(operand);
+    const auto bit_of = static_cast<uint8_t>(1u << number);
+    gprs |= beside || is_in_rm_gpr(operand) ? bit_of : uint8_t{0};
+    gprs_beside_memory |= beside ? bit_of : uint8_t{0};
+    if (is_accumulator(operand)) fixed_gprs_written |= kAxBit;
+    const bool memory = may_be_memory(operand) || immediate_form(operand) == ImmediateForm::kOffset;
+    if (memory && memory_operand == Operand::kNone && (row.flags & kUpdatesOp0) != 0) memory_operand = operand;
+    const bool written =
+        (number == 0 && (row.flags & kWritesOp0) != 0) || (number == 1 && (row.flags & kWritesOp1) != 0);
+    writes_memory |= written && may_be_memory(operand);
   }
 
   constexpr void set_match(Select select) {
