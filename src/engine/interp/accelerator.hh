@@ -66,7 +66,8 @@ struct alignas(64) TranslatedState {
   uint64_t indirect_mask = 0;            // bits of a RIP that index `indirect`
   uint64_t stack_negative_page[2] = {};  // one-entry TLB for the stack, by CPL 3 or not: as TlbEntry::negative_page,
   uint64_t stack_addend[2] = {};         // host address - linear address; the page is writable
-  uint64_t group_addend[8] = {};         // host - linear of pages checked once for several accesses
+  uint64_t group_address[8] = {};        // host addresses of what was checked once for several accesses
+  uint64_t host_tsc_offset = 0;          // Clock::host_tsc_offset(), where it has one; set at run()
   uint64_t translated_instructions = 0;  // counted only where asked for
   uint32_t host_mxcsr = 0x1f80;
   uint32_t refills_to_failure = 0;  // fault injection: counts down, the refill that makes it 0 fails; 0: none does

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 
 #include "base/check.hh"
@@ -242,6 +243,11 @@ void Assembler::bytes(std::span<const uint8_t> raw) {
   }
 }
 
+void Assembler::word(uint16_t value) { bytes(std::bit_cast<std::array<uint8_t, sizeof value>>(value)); }
+void Assembler::word(uint64_t value) { bytes(std::bit_cast<std::array<uint8_t, sizeof value>>(value)); }
+
+Fixup Assembler::rel32() { return forward({}, sizeof(int32_t)); }
+
 void Assembler::nops(size_t count) {
   // SDM Vol. 2, NOP, Table 4-12.
   static constexpr std::array<std::array<uint8_t, 9>, 9> kNops = {{
@@ -424,6 +430,12 @@ void Assembler::call(uint64_t target) { branch(0, {0xe8}, target); }
 Fixup Assembler::jmp_forward() { return forward({0xe9}, 4); }
 Fixup Assembler::jcc_forward(Condition condition) { return forward({0x0f, static_cast<uint8_t>(0x80 | condition)}, 4); }
 Fixup Assembler::call_forward() { return forward({0xe8}, 4); }
+
+/// REX.W, ModRM with RIP-relative displacement.
+Fixup Assembler::mov_forward(HostRegister to) {
+  const auto rex = static_cast<uint8_t>(0x40 | kRexW | (to & 8u) >> 1);
+  return forward({rex, 0x8b, static_cast<uint8_t>((to & 7u) << 3 | 5)}, sizeof(int32_t));
+}
 
 void Assembler::jmp_indirect(const HostOperand& target) { emit(integer(0xff, 4, target, false)); }
 void Assembler::call_indirect(const HostOperand& target) { emit(integer(0xff, 2, target, false)); }

@@ -149,6 +149,9 @@ class Assembler {
 
   void encode(const HostInsn& insn);
   void bytes(std::span<const uint8_t> raw);
+  void word(uint16_t value);  // data
+  void word(uint64_t value);
+  Fixup rel32();            // data: a distance from its end
   void nops(size_t count);  // `count` bytes of padding, in as few instructions as possible
 
   // --- Named instructions; `w` = 64-bit operands, else 32-bit.
@@ -192,6 +195,7 @@ class Assembler {
   Fixup jmp_forward();
   Fixup jcc_forward(Condition condition);
   Fixup call_forward();
+  Fixup mov_forward(HostRegister to);  // loads 8 bytes from where it is bound to
   void jmp_indirect(const HostOperand& target);
   void call_indirect(const HostOperand& target);
   /// JRCXZ over a short distance: returns the place of its rel8, which bind_short() sets to here (CHECK: within 127).

@@ -33,10 +33,14 @@ void InterpretSite::set_steps(std::span<const interp::Step> from) {
   std::ranges::copy(from, steps);
 }
 
-const LinkSlot* Fragment::slot_at(uint64_t return_address) const {
-  const uint64_t stub_offset = return_address - host - kCallBytes;
+const LinkSlot* Fragment::slot_at(uint64_t name) const {
+  const uint64_t stub_offset = name - host - kCallBytes;
   const auto slot = std::ranges::lower_bound(slots, stub_offset, {}, &LinkSlot::stub_offset);
-  return slot != slots.end() && slot->stub_offset == stub_offset ? &*slot : nullptr;
+  if (slot != slots.end() && slot->stub_offset == stub_offset && !slot->plain) return &*slot;
+  for (const LinkSlot& plain : slots) {
+    if (plain.plain && host + plain.rel32_offset + sizeof(int32_t) == name) return &plain;
+  }
+  return nullptr;
 }
 
 const SideEntry* Fragment::side_at(uint64_t address) const {

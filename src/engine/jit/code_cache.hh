@@ -60,7 +60,8 @@ struct FragmentEntry {
 struct LinkSlot {
   uint64_t target_rip = 0;
   uint32_t rel32_offset = 0;  // of the branch's rel32 in the fragment; must not be touched by two slots
-  uint32_t stub_offset = 0;   // of the cold stub `call exit_link`; its return address (+ 5) names the slot
+  uint32_t stub_offset = 0;   // of the cold stub `call exit_link`; its return address (+ 5) names the slot; of
+                              // `plain` ones the stub is the fragment's only one, and the end of rel32 is the name
   bool is_poll = false;  // not a link: leaves so that the run loop looks at what is pending, then goes on at target_rip
   bool is_guard =
       false;  // leaves because the second page of its one instruction is not mapped as it was (runner_crossing.cc)
@@ -113,8 +114,8 @@ struct Fragment {
   std::vector<BranchSite> branches;
   std::vector<std::unique_ptr<InterpretSite>> sites;  // their addresses are in the code
 
-  /// The slot whose stub's `call` returns to `return_address`; nullptr: none.
-  const LinkSlot* slot_at(uint64_t return_address) const;
+  /// The slot of that name (LinkSlot::stub_offset); nullptr: none.
+  const LinkSlot* slot_at(uint64_t name) const;
   /// The instruction whose code (hot or cold; cold code has entries of its own) contains `address`; nullptr: none.
   const SideEntry* side_at(uint64_t address) const;
 

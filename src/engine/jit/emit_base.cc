@@ -2,9 +2,9 @@
 //
 // In a block, a run of accesses [base + displacement] whose base is not changed between the first and the last of them
 // becomes a group. Where flags are dead before the first, one soft-TLB check proves that all of [base + lowest, base +
-// highest) lies in one page, which may be written if any of them writes, and keeps host minus linear address in
-// TranslatedState::group_addend. The accesses then need no check and keep flags. Where there is no such page, control
-// goes to the same code translated without groups (kModePlain).
+// highest) lies in one page, which may be written if any of them writes, and keeps the host address of the lowest byte
+// in TranslatedState::group_address. The accesses then need no check and keep flags. Where there is no such page,
+// control goes to the same code translated without groups (kModePlain).
 //
 // What emit_stack.cc says about relying on a check holds here, too.
 #include <algorithm>
@@ -119,24 +119,21 @@ void Emitter::emit_base_check(const RegionInsn& insn, const BaseGroup& group) {
   const HostOperand host_page = HostOperand::state(table + offsetof(interp::TlbEntry, host_page), kHostR11, 0);
   const auto slot = static_cast<unsigned>(&group - base_groups_.data());
   r11_taken();
-  ColdBase cold{.from = {},
-                .retry = asm_.address(),
-                .base = group.base,
-                .low = group.low,
-                .span = group.high - group.low,
-                .writes = group.writes,
-                .guest_offset = insn.offset};
+  ColdGroup cold{.from = {},
+                 .retry = asm_.address(),
+                 .stub = stubs_.runtime.fill_group[tlb_mode(mode_)][group.writes ? 1 : 0],
+                 .span = group.high - group.low,
+                 .guest_offset = insn.offset};
   asm_.lea(kHostR10, lowest);
   asm_.rorx(kHostR11, kHostR10, kPageShift - kEntryShift, false);
   asm_.and_immediate(HostOperand::r(kHostR11), kTableMask, false);
   asm_.add(kHostR10, negative_page);
   asm_.cmp_immediate(HostOperand::r(kHostR10), static_cast<int32_t>(kPageSize) - cold.span);
   cold.from = asm_.jcc_forward(kAbove);
-  cold_bases_.push_back(cold);
-  asm_.mov(kHostR10, negative_page);
+  cold_groups_.push_back(cold);
   asm_.mov(kHostR11, host_page);
   asm_.add(kHostR11, HostOperand::r(kHostR10));
-  asm_.store(HostOperand::state(state::group_addend(slot)), kHostR11);
+  asm_.store(HostOperand::state(state::group_address(slot)), kHostR11);
   r11_group_ = static_cast<int>(slot);
 }
 
@@ -152,10 +149,10 @@ std::optional<HostOperand> Emitter::base_operand(const Address& address, unsigne
     const auto slot = static_cast<int>(&group - base_groups_.data());
     if (r11_group_ != slot) {
       r11_taken();
-      asm_.mov(kHostR11, HostOperand::state(state::group_addend(static_cast<unsigned>(slot))));
+      asm_.mov(kHostR11, HostOperand::state(state::group_address(static_cast<unsigned>(slot))));
       r11_group_ = slot;
     }
-    return HostOperand::at(kHostR11, host_of(group.base), 0, address.displacement);
+    return HostOperand::at(kHostR11, address.displacement - group.low);
   }
   return std::nullopt;
 }
@@ -169,19 +166,6 @@ void Emitter::follow_bases(unsigned index) {
 
 bool Emitter::has_active_base() const {
   return std::ranges::any_of(base_groups_, [](const BaseGroup& group) { return group.active; });
-}
-
-void Emitter::emit_cold_bases() {
-  for (const ColdBase& cold : cold_bases_) {
-    asm_.bind(cold.from);
-    side_entry(cold.guest_offset, false);
-    asm_.lea(kHostR10, HostOperand::at(host_of(cold.base), cold.low));
-    asm_.mov_immediate(kHostR11, static_cast<uint64_t>(cold.span));
-    asm_.call(stubs_.runtime.fill_group[cold.writes ? 1 : 0]);
-    const Fixup retry = asm_.jmp_forward();  // 5 bytes: the stub returns behind it where there is no such page
-    asm_.bind(retry, cold.retry);
-    cold_exits_.push_back({.from = asm_.jmp_forward(), .target_rip = rip_of(cold.guest_offset), .plain = true});
-  }
 }
 
 }  // namespace tenon::jit

@@ -64,14 +64,12 @@ void Emitter::poll(uint64_t rip, bool flags_live) {
     cold_exits_.push_back({.from = asm_.jcc_forward(kNotEqual), .target_rip = rip, .is_poll = true});
     return;
   }
-  r11_taken();
-  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
+  asm_.push(kHostRcx);
   asm_.mov(kHostRcx, HostOperand::state(state::kPoke), false);
   const Fixup quiet = asm_.jrcxz_forward();
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
-  cold_exits_.push_back({.from = asm_.jmp_forward(), .target_rip = rip, .is_poll = true});
+  cold_exits_.push_back({.from = asm_.jmp_forward(), .target_rip = rip, .is_poll = true, .pops_rcx = true});
   asm_.bind_short(quiet);
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
+  asm_.pop(kHostRcx);
 }
 
 // --- Direct branches.
@@ -140,10 +138,9 @@ void Emitter::push_return_address(const RegionInsn& insn) {
   if (fits_int32(address)) {
     asm_.store_immediate(to, static_cast<int32_t>(address));
   } else {
-    to = collapse(to);
-    r11_taken();
-    asm_.mov_immediate(kHostR11, address);
-    asm_.store(to, kHostR11);
+    const HostRegister value = free_beside(to);
+    asm_.mov_immediate(value, address);
+    asm_.store(to, value);
   }
   asm_.lea(kHostR9, HostOperand::at(kHostR9, -8));
 }
@@ -169,7 +166,7 @@ void Emitter::load_target(const RegionInsn& region_insn) {
 void Emitter::emit_indirect_jump(const RegionInsn& insn) {
   if (insn.insn.operand_size != 8) return interpret(insn, true);
   load_target(insn);
-  name_branch(insn, 0);
+  name_indirect(insn, 0);
   asm_.jmp_indirect(cached_target(asm_, privilege(mode_)));
 }
 
@@ -186,20 +183,26 @@ void Emitter::emit_indirect_call(const RegionBlock& block, const RegionInsn& ins
     push_return_address(insn);
     load_target(insn);
   }
-  name_branch(insn, -8);
+  name_indirect(insn, -8);
   asm_.call_indirect(cached_target(asm_, privilege(mode_)));
   emit_return_site(next_rip(insn));
   go_to(block.next, next_rip(insn), 0, index + 1);
 }
 
-/// Says which branch this is, should its target be no canonical address. `stack_bytes`: what it has added to RSP.
-void Emitter::name_branch(const RegionInsn& insn, int32_t stack_bytes) {
+/// Its name, should its target be no canonical address. `stack_bytes`: what it has added to RSP.
+uint32_t Emitter::name_branch(const RegionInsn& insn, int32_t stack_bytes) {
   fragment_.branches.push_back(
       {.host_offset = static_cast<uint32_t>(asm_.offset()), .guest_offset = insn.offset, .stack_bytes = stack_bytes});
-  asm_.store_immediate(HostOperand::state(state::scratch(kScratchBranch)), static_cast<int32_t>(asm_.address()), false);
+  return static_cast<uint32_t>(asm_.address());
 }
 
-/// RET: the shadow stack says where the return site's host code is, if R10 is what that expects.
+/// R10 holds the target.
+void Emitter::name_indirect(const RegionInsn& insn, int32_t stack_bytes) {
+  const uint32_t name = name_branch(insn, stack_bytes);
+  asm_.store_immediate(HostOperand::state(state::scratch(kScratchBranch)), static_cast<int32_t>(name), false);
+}
+
+/// RET: the shadow stack says where the return site's host code is, if R10 is what that expects. R11 names the RET.
 void Emitter::emit_return(const RegionInsn& region_insn) {
   const Insn& insn = region_insn.insn;
   if (insn.operand_size != 8) return interpret(region_insn, true);
@@ -207,35 +210,38 @@ void Emitter::emit_return(const RegionInsn& region_insn) {
   const int32_t stack_bytes = 8 + (pops ? static_cast<int32_t>(insn.immediate & 0xffff) : 0);
   asm_.mov(kHostR10, check(region_insn, stack_address(0), 8, Access::kRead, region_insn.live_before != 0));
   asm_.lea(kHostR9, HostOperand::at(kHostR9, stack_bytes));
-  name_branch(region_insn, stack_bytes);
+  asm_.mov_immediate(kHostR11, name_branch(region_insn, stack_bytes));
   asm_.ret();
 }
 
-/// Behind a call: a RET has come here with its guest RIP in R10; `rip` is the one that belongs here.
+/// Behind a call: a RET has come here with its guest RIP in R10 and its name in R11, which stays; `rip` is the one that
+/// belongs here. Flags stay even where this code does not read them: another RIP's may.
 void Emitter::emit_return_site(uint64_t rip) {
-  r11_taken();
   const uint64_t negative = uint64_t{0} - rip;
-  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
+  r11_taken();
+  asm_.push(kHostRcx);
   if (fits_int32(negative)) {
     asm_.lea(kHostRcx, HostOperand::at(kHostR10, static_cast<int32_t>(negative)));
   } else {
-    asm_.mov_immediate(kHostRcx, negative);
+    cold_words_.push_back({.from = asm_.mov_forward(kHostRcx), .value = negative});
     asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0));
   }
   const Fixup same = asm_.jrcxz_forward();
   asm_.jmp(stubs_.return_mismatch[privilege(mode_)]);
   asm_.bind_short(same);
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
+  asm_.pop(kHostRcx);
 }
 
 // --- The stubs behind them.
 
 namespace {
 
-/// Empties the shadow stack and goes on as an indirect branch to R10. Flags stay. `mismatch`: where RCX is in R11.
+/// Empties the shadow stack and goes on as the indirect branch R11 to R10. Flags stay. `mismatch`: where RCX is on the
+/// shadow stack.
 uint64_t make_return_miss(Assembler& assembler, unsigned privilege_index, bool mismatch) {
   const uint64_t start = assembler.address();
-  if (mismatch) assembler.mov(kHostRcx, HostOperand::r(kHostR11));
+  if (mismatch) assembler.pop(kHostRcx);
+  assembler.store(HostOperand::state(state::scratch(kScratchBranch)), kHostR11, false);
   assembler.mov(kHostRsp, HostOperand::state(state::kReturnStackTop));
   assembler.jmp_indirect(cached_target(assembler, privilege_index));
   return start;

@@ -92,9 +92,7 @@ void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn host) {
     if (!is_homed(gpr.guest)) continue;
     HostRegister reg = kHostR10;  // a destination may be loaded over its own address
     if (gpr.read) {
-      host.rm = collapse(host.rm);
-      reg = kHostR11;
-      r11_taken();
+      reg = free_beside(host.rm);
       asm_.mov(reg, home(gpr.guest));
     }
     set_field(host, gpr.field, reg);
@@ -142,9 +140,7 @@ void Emitter::emit_push(const RegionInsn& region_insn) {
     HostOperand to = check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live);
     HostRegister from = host_of(guest);
     if (is_homed(guest)) {
-      to = collapse(to);
-      r11_taken();
-      from = kHostR11;
+      from = free_beside(to);
       asm_.mov(from, home(guest));
     }
     asm_.store(to, from);
@@ -152,10 +148,10 @@ void Emitter::emit_push(const RegionInsn& region_insn) {
     const HostOperand value = HostOperand::state(state::scratch(kScratchValue));
     asm_.mov(kHostR10, check(region_insn, address_of(region_insn), 8, Access::kRead, flags_live));
     asm_.store(value, kHostR10);
-    const HostOperand to = collapse(check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live));
-    r11_taken();
-    asm_.mov(kHostR11, value);
-    asm_.store(to, kHostR11);
+    HostOperand to = check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live);
+    const HostRegister from = free_beside(to);
+    asm_.mov(from, value);
+    asm_.store(to, from);
   } else if (operand == Operand::kIz || operand == Operand::kIbs) {
     const HostOperand to = check(region_insn, stack_address(-8), 8, Access::kWrite, flags_live);
     asm_.store_immediate(to, static_cast<int32_t>(insn.immediate));

@@ -127,8 +127,7 @@ HostOperand Emitter::check_short(const RegionInsn& insn, const Address& address,
   ColdFill cold{.from = {},
                 .retry = retry,
                 .stub = stubs_.runtime.fill[tlb_mode(mode_)][write ? 1 : 0],
-                .guest_offset = insn.offset,
-                .entry_offset = -1};
+                .guest_offset = insn.offset};
   HostOperand entry = HostOperand::state(table, kHostR11, 0);
   if (address.constant && address.segment_base == 0 && address.bit_index == x86::kNoRegister) {
     const unsigned offset = interp::SoftTlb::index_of(address.linear) << kEntryShift;
@@ -149,42 +148,42 @@ HostOperand Emitter::check_short(const RegionInsn& insn, const Address& address,
 
 /// The same without touching flags. The crossing test adds size - 1 to the offset in the page before comparing its page
 /// bits with 0: an access that starts up to size - 1 bytes before an entry's page never looks at that entry, because
-/// the page before has another index. Three values live at once beside RCX's place, so the index is extracted twice.
+/// the page before has another index.
 HostOperand Emitter::check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes,
                                          Access access) {
   const bool write = access == Access::kWrite;
   const size_t table = interp::tlb_table_offset(tlb_mode(mode_), write);
-  const HostOperand entry = HostOperand::state(table, kHostRcx, 3);  // RCX = 2 * index
-  const auto index = [&] {
-    asm_.pext(kHostRcx, kHostR10, HostOperand::state(state::kIndexMask));
-    asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostRcx, 0));
-  };
   const uint64_t retry = asm_.address();
   emit_linear(address, true);
-  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
-  index();
-  asm_.mov(kHostRcx, entry);
-  asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0, static_cast<int32_t>(size_bytes - 1)));
+  asm_.push(kHostRcx);
+  asm_.pext(kHostR11, kHostR10, HostOperand::state(state::kIndexMask));
+  asm_.lea(kHostR11, HostOperand::at(kHostR11, kHostR11, 0));  // R11 = 2 * index
+  asm_.mov(kHostRcx, HostOperand::state(table, kHostR11, 3));
+  asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostRcx, 0));
+  asm_.lea(kHostRcx, HostOperand::at(kHostR10, static_cast<int32_t>(size_bytes - 1)));
   asm_.pext(kHostRcx, kHostRcx, HostOperand::state(state::kPageNumberMask));
   const Fixup hit = asm_.jrcxz_forward();
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
   cold_fills_.push_back({.from = asm_.jmp_forward(),
                          .retry = retry,
-                         .stub = stubs_.runtime.fill_linear[tlb_mode(mode_)][write ? 1 : 0],
+                         .stub = stubs_.runtime.fill_scaled[tlb_mode(mode_)][write ? 1 : 0],
                          .guest_offset = insn.offset,
-                         .entry_offset = -1});
+                         .pops_rcx = true});
   asm_.bind_short(hit);
-  index();
-  asm_.pext(kHostR10, kHostR10, HostOperand::state(state::kPageOffsetMask));
-  asm_.mov(kHostRcx, HostOperand::state(table + kHostPage, kHostRcx, 3));
-  asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostRcx, 0));
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
-  return HostOperand::at(kHostR10);
+  asm_.pop(kHostRcx);
+  asm_.mov(kHostR11, HostOperand::state(table + kHostPage, kHostR11, 3));
+  return kChecked;
 }
 
 HostOperand Emitter::collapse(const HostOperand& operand) {
   asm_.lea(kHostR10, operand);
   return HostOperand::at(kHostR10);
+}
+
+HostRegister Emitter::free_beside(HostOperand& operand) {
+  if (operand.base != kHostR10 && operand.index != kHostR10) return kHostR10;
+  operand = collapse(operand);
+  r11_taken();
+  return kHostR11;
 }
 
 }  // namespace tenon::jit

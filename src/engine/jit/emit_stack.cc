@@ -155,8 +155,11 @@ void Emitter::emit_stack_check(const RegionInsn& insn, const StackGroup& group) 
   const HostOperand negative_page = HostOperand::state(state::stack_negative_page(side));
   const HostOperand lowest = HostOperand::at(kHostR9, group.low);
   const int32_t span = group.high - group.low;
-  ColdStack cold{.from = {}, .retry = asm_.address(), .low = group.low, .span = span, .insn = &insn};
-  r11_taken();
+  ColdGroup cold{.from = {},
+                 .retry = asm_.address(),
+                 .stub = stubs_.runtime.fill_stack[side],
+                 .span = span,
+                 .guest_offset = insn.offset};
   if (insn.live_before == 0) {
     if (group.low == 0) {
       asm_.mov(kHostR10, HostOperand::r(kHostR9));
@@ -171,18 +174,19 @@ void Emitter::emit_stack_check(const RegionInsn& insn, const StackGroup& group) 
     asm_.mov(kHostR10, negative_page);
     asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostR9, 0, group.low));
     const HostOperand page_number = HostOperand::state(state::kPageNumberMask);
-    asm_.mov(kHostR11, HostOperand::r(kHostRcx));
+    asm_.push(kHostRcx);
     asm_.lea(kHostRcx, HostOperand::at(kHostR10, span - 1));
-    asm_.pext(kHostR10, kHostR10, page_number);
+    asm_.pext(kHostR11, kHostR10, page_number);
     asm_.pext(kHostRcx, kHostRcx, page_number);
-    asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0));
+    asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR11, 0));
     const Fixup hit = asm_.jrcxz_forward();
-    asm_.mov(kHostRcx, HostOperand::r(kHostR11));
     cold.from = asm_.jmp_forward();
+    cold.pops_rcx = true;
     asm_.bind_short(hit);
-    asm_.mov(kHostRcx, HostOperand::r(kHostR11));
+    asm_.pop(kHostRcx);
   }
-  cold_stacks_.push_back(cold);
+  r11_taken();  // the fill may have changed it
+  cold_groups_.push_back(cold);
   stack_ = {.active = true, .low = group.low, .high = group.high, .rsp = 0};
 }
 
@@ -207,19 +211,6 @@ void Emitter::follow_stack(const RegionBlock& block, unsigned index) {
   const StackUse& use = plans_[block.first + index].stack;
   stack_.rsp += use.change;
   if (use.ends_group) stack_.active = false;
-}
-
-void Emitter::emit_cold_stacks() {
-  for (const ColdStack& cold : cold_stacks_) {
-    asm_.bind(cold.from);
-    side_entry(cold.insn->offset, false);
-    asm_.lea(kHostR10, HostOperand::at(kHostR9, cold.low));
-    asm_.mov_immediate(kHostR11, static_cast<uint64_t>(cold.span));
-    asm_.call(stubs_.runtime.fill_stack);
-    const Fixup retry = asm_.jmp_forward();  // 5 bytes: the stub returns behind it where there is no such page
-    asm_.bind(retry, cold.retry);
-    cold_exits_.push_back({.from = asm_.jmp_forward(), .target_rip = rip_of(cold.insn->offset), .plain = true});
-  }
 }
 
 }  // namespace tenon::jit

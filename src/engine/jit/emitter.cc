@@ -62,6 +62,7 @@ const size_t kPageNumberMask = in_translated(offsetof(interp::TranslatedState, p
 const size_t kPageOffsetMask = in_translated(offsetof(interp::TranslatedState, page_offset_mask));
 const size_t kIndirectMask = in_translated(offsetof(interp::TranslatedState, indirect_mask));
 const size_t kInstructions = in_translated(offsetof(interp::TranslatedState, translated_instructions));
+const size_t kHostTscOffset = in_translated(offsetof(interp::TranslatedState, host_tsc_offset));
 const size_t kReturnStackTop = in_translated(offsetof(interp::TranslatedState, return_stack_top));
 
 const size_t kSystemFlags = offsetof(interp::Cpu, system_flags);
@@ -79,8 +80,8 @@ size_t code_page(unsigned privilege, uint64_t linear) {
 size_t stack_negative_page(unsigned privilege) {
   return in_translated(offsetof(interp::TranslatedState, stack_negative_page)) + privilege * sizeof(uint64_t);
 }
-size_t group_addend(unsigned slot) {
-  return in_translated(offsetof(interp::TranslatedState, group_addend)) + slot * sizeof(uint64_t);
+size_t group_address(unsigned slot) {
+  return in_translated(offsetof(interp::TranslatedState, group_address)) + slot * sizeof(uint64_t);
 }
 size_t stack_addend(unsigned privilege) {
   return in_translated(offsetof(interp::TranslatedState, stack_addend)) + privilege * sizeof(uint64_t);
@@ -105,8 +106,8 @@ bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t secon
   cold_loads_.clear();
   cold_exits_.clear();
   cold_poll_exits_.clear();
-  cold_stacks_.clear();
-  cold_bases_.clear();
+  cold_groups_.clear();
+  cold_words_.clear();
   cold_interprets_.clear();
   plan();
   for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
@@ -194,14 +195,15 @@ void Emitter::side_entry(uint16_t guest_offset, bool resumable) {
 void Emitter::guard_second_page() {
   const uint64_t second_page = fragment_.linear_page + kPageSize;
   asm_.mov(kHostR10, HostOperand::state(state::code_page(privilege(mode_), second_page)), false);
-  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
+  asm_.push(kHostRcx);
   asm_.lea(kHostRcx, HostOperand::at(kHostR10, -static_cast<int32_t>(second_mapping_)));
   const Fixup same = asm_.jrcxz_forward();
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
-  cold_exits_.push_back(
-      {.from = asm_.jmp_forward(), .target_rip = rip_of(region_.blocks[0].start_offset), .is_guard = true});
+  cold_exits_.push_back({.from = asm_.jmp_forward(),
+                         .target_rip = rip_of(region_.blocks[0].start_offset),
+                         .is_guard = true,
+                         .pops_rcx = true});
   asm_.bind_short(same);
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
+  asm_.pop(kHostRcx);
 }
 
 void Emitter::count_block(const RegionBlock& block) {
@@ -295,14 +297,13 @@ void Emitter::need_x87(const RegionInsn& insn) {
 }
 
 void Emitter::need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stub) {
-  r11_taken();
   if (insn.live_before == 0) {
     asm_.cmp_byte_immediate(HostOperand::state(flag_offset), 0);
     const Fixup from = asm_.jcc_forward(kEqual);
     return cold_loads_.push_back({.from = from, .back = asm_.address(), .stub = stub});
   }
   // MOVZX ECX, byte: RCX is 0 where the registers must be loaded.
-  asm_.mov(kHostR11, HostOperand::r(kHostRcx));
+  asm_.push(kHostRcx);
   asm_.encode({.map = x86::OpcodeMap::k0F,
                .opcode = 0xb6,
                .has_modrm = true,
@@ -313,15 +314,14 @@ void Emitter::need_live(const RegionInsn& insn, size_t flag_offset, uint64_t stu
   asm_.bind_short(load);
   asm_.call(stub);
   asm_.bind_short(live);
-  asm_.mov(kHostRcx, HostOperand::r(kHostR11));
+  asm_.pop(kHostRcx);
 }
 
 // --- Cold code.
 
 void Emitter::emit_cold() {
   emit_cold_fills();
-  emit_cold_stacks();
-  emit_cold_bases();
+  emit_cold_groups();
   for (const ColdLoad& load : cold_loads_) {
     asm_.bind(load.from);
     asm_.call(load.stub);
@@ -329,6 +329,11 @@ void Emitter::emit_cold() {
   }
   emit_cold_interprets();
   emit_cold_exits();
+  emit_plain_exits();
+  for (const ColdWord& word : cold_words_) {
+    asm_.bind(word.from);
+    asm_.word(word.value);
+  }
 }
 
 void Emitter::emit_cold_interprets() {
@@ -343,6 +348,7 @@ void Emitter::emit_cold_fills() {
   for (const ColdFill& fill : cold_fills_) {
     asm_.bind(fill.from);
     side_entry(fill.guest_offset, false);
+    if (fill.pops_rcx) asm_.pop(kHostRcx);
     if (fill.entry_offset >= 0) asm_.mov_immediate(kHostR11, static_cast<uint64_t>(fill.entry_offset));
     asm_.call(fill.stub);
     asm_.jmp(fill.retry);
@@ -356,14 +362,40 @@ void Emitter::emit_cold_exits() {
   }
   for (const ColdExit& exit : cold_exits_) {
     asm_.bind(exit.from);
+    if (exit.pops_rcx) asm_.pop(kHostRcx);
     fragment_.slots.push_back({.target_rip = exit.target_rip,
                                .rel32_offset = exit.from.at,
                                .stub_offset = static_cast<uint32_t>(asm_.offset()),
                                .is_poll = exit.is_poll,
-                               .is_guard = exit.is_guard,
-                               .plain = exit.plain});
+                               .is_guard = exit.is_guard});
     asm_.call(stubs_.runtime.exit_link);
   }
+}
+
+void Emitter::emit_cold_groups() {
+  for (ColdGroup& cold : cold_groups_) {
+    asm_.bind(cold.from);
+    side_entry(cold.guest_offset, false);
+    if (cold.pops_rcx) asm_.pop(kHostRcx);
+    asm_.call(cold.stub);
+    asm_.bind(asm_.jmp_forward(), cold.retry);  // GroupFillData, from here
+    asm_.word(static_cast<uint16_t>(cold.span));
+    cold.from = asm_.rel32();
+  }
+}
+
+/// How groups go on in code without them: they share the stub that leaves, as R10 says who comes (exit_named_link).
+void Emitter::emit_plain_exits() {
+  if (cold_groups_.empty()) return;
+  const auto stub_offset = static_cast<uint32_t>(asm_.offset());
+  for (const ColdGroup& cold : cold_groups_) {
+    asm_.bind(cold.from);
+    fragment_.slots.push_back({.target_rip = rip_of(cold.guest_offset),
+                               .rel32_offset = cold.from.at,
+                               .stub_offset = stub_offset,
+                               .plain = true});
+  }
+  asm_.bind(asm_.jmp_forward(), stubs_.runtime.exit_named_link);
 }
 
 }  // namespace tenon::jit

@@ -5,7 +5,7 @@
 // point an instruction: everything that can leave (checks of memory) comes before the first change of guest state.
 //
 // Each memory check exists in two forms: the short one changes flags and is used where they are dead, the other keeps
-// them (PEXT, LEA, JRCXZ), with the guest's RCX in R11 for a moment: through memory it would come back late.
+// them (PEXT, LEA, JRCXZ), with the guest's RCX on the shadow stack for a moment.
 #pragma once
 
 #include <memory>
@@ -64,6 +64,15 @@ class Emitter {
     uint64_t stub = 0;
     uint16_t guest_offset = 0;
     int32_t entry_offset = -1;  // of the soft-TLB entry in its table, where R11 does not hold it
+    bool pops_rcx = false;      // the guest's RCX is on the shadow stack
+  };
+  struct ColdGroup {  // a stack or base group whose check failed
+    Fixup from;
+    uint64_t retry = 0;
+    uint64_t stub = 0;
+    int32_t span = 0;
+    uint16_t guest_offset = 0;
+    bool pops_rcx = false;
   };
   struct ColdLoad {  // of vector or x87 registers
     Fixup from;
@@ -75,11 +84,15 @@ class Emitter {
     uint64_t target_rip = 0;
     bool is_poll = false;
     bool is_guard = false;
-    bool plain = false;  // to code without stack groups
+    bool pops_rcx = false;
   };
   struct ColdPollExit {  // a conditional branch backward out of the region: polls, then leaves
     Fixup from;
     uint64_t target_rip = 0;
+  };
+  struct ColdWord {  // a constant in memory
+    Fixup from;
+    uint64_t value = 0;
   };
   struct ColdInterpret {  // something rare: the interpreter executes the instruction after all
     Fixup from;
@@ -100,7 +113,9 @@ class Emitter {
   void emit_insn(const RegionInsn& insn);
   void emit_cold();
   void emit_cold_fills();
+  void emit_cold_groups();
   void emit_cold_exits();
+  void emit_plain_exits();
   void guard_second_page();
   void count_block(const RegionBlock& block);
   void side_entry(uint16_t guest_offset, bool resumable);
@@ -149,13 +164,6 @@ class Emitter {
     int32_t low = 0;           // bytes it accesses, from RSP there
     int32_t high = 0;
   };
-  struct ColdStack {
-    Fixup from;
-    uint64_t retry = 0;
-    int32_t low = 0;
-    int32_t span = 0;
-    const RegionInsn* insn = nullptr;
-  };
   StackUse stack_use(const x86::Insn& insn, const InsnPlan& plan, BlockEnd end) const;
   void plan_stack(const RegionBlock& block);
   unsigned plan_group(const RegionBlock& block, unsigned start);
@@ -163,10 +171,9 @@ class Emitter {
   void emit_stack_check(const RegionInsn& insn, const StackGroup& group);
   std::optional<HostOperand> stack_operand(const Address& address, unsigned size_bytes);
   void follow_stack(const RegionBlock& block, unsigned index);
-  void emit_cold_stacks();
 
   // --- emit_base.cc: accesses off one register, checked once for a group of them.
-  static constexpr unsigned kBaseGroupsMax = std::extent_v<decltype(interp::TranslatedState::group_addend)>;
+  static constexpr unsigned kBaseGroupsMax = std::extent_v<decltype(interp::TranslatedState::group_address)>;
   struct BaseGroup {
     uint8_t base = 0;
     uint8_t check_before = 0;  // instructions of the block
@@ -176,15 +183,6 @@ class Emitter {
     int32_t low = 0;      // bytes it accesses, from the base
     int32_t high = 0;
   };
-  struct ColdBase {
-    Fixup from;
-    uint64_t retry = 0;
-    uint8_t base = 0;
-    int32_t low = 0;
-    int32_t span = 0;
-    bool writes = false;
-    uint16_t guest_offset = 0;
-  };
   bool ends_bases(const RegionInsn& insn) const;
   void plan_bases(const RegionBlock& block);
   std::optional<BaseGroup> find_base_group(const RegionBlock& block, unsigned first) const;
@@ -193,7 +191,6 @@ class Emitter {
   std::optional<HostOperand> base_operand(const Address& address, unsigned size_bytes, Access access);
   void follow_bases(unsigned index);
   bool has_active_base() const;
-  void emit_cold_bases();
 
   /// R11 gets something else than an addend.
   void r11_taken() {
@@ -202,6 +199,8 @@ class Emitter {
   }
   /// A checked operand into [R10], so that R11 is free.
   HostOperand collapse(const HostOperand& operand);
+  /// R10 or R11, which the checked operand does not use afterwards.
+  HostRegister free_beside(HostOperand& operand);
 
   // --- emit_integer.cc
   void emit_same(const RegionInsn& insn, EmitKind kind);
@@ -248,7 +247,8 @@ class Emitter {
   void emit_return(const RegionInsn& insn);
   void push_return_address(const RegionInsn& insn);
   void load_target(const RegionInsn& insn);
-  void name_branch(const RegionInsn& insn, int32_t stack_bytes);
+  uint32_t name_branch(const RegionInsn& insn, int32_t stack_bytes);
+  void name_indirect(const RegionInsn& insn, int32_t stack_bytes);
   void emit_return_site(uint64_t rip);
   void poll(uint64_t rip, bool flags_live);
   void go_to(uint8_t block, uint64_t rip, uint64_t from_rip, unsigned next_block);
@@ -276,11 +276,10 @@ class Emitter {
     int32_t rsp = 0;  // RSP now, from there
   } stack_;
   bool r11_is_stack_ = false;  // R11 holds the stack's addend
-  int r11_group_ = -1;         // R11 holds the addend of this base group; -1: of none
+  int r11_group_ = -1;         // R11 holds the address of this base group; -1: of none
   std::vector<BaseGroup> base_groups_;
-  std::vector<ColdBase> cold_bases_;
   std::vector<StackGroup> stack_groups_;
-  std::vector<ColdStack> cold_stacks_;
+  std::vector<ColdGroup> cold_groups_;
   bool vector_known_ = false;  // the guest's vector registers are live here whatever way led here
   bool x87_known_ = false;
   std::array<uint64_t, kRegionBlocksMax> block_address_{};  // executable; 0: not emitted yet
@@ -290,6 +289,7 @@ class Emitter {
   std::vector<ColdExit> cold_exits_;
   std::vector<ColdPollExit> cold_poll_exits_;
   std::vector<ColdInterpret> cold_interprets_;
+  std::vector<ColdWord> cold_words_;
   bool last_in_block_ = false;  // the instruction that is being emitted
 };
 
@@ -313,7 +313,7 @@ size_t indirect_table(unsigned privilege);
 size_t code_page(unsigned privilege, uint64_t linear);
 size_t stack_negative_page(unsigned privilege);
 size_t stack_addend(unsigned privilege);
-size_t group_addend(unsigned slot);
+size_t group_address(unsigned slot);
 }  // namespace state
 
 /// Uses of TranslatedState::scratch.

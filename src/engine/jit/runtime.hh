@@ -41,6 +41,13 @@ enum class ExitCode : uint8_t {
   kHostFault,   // SIGSEGV, SIGFPE or SIGBUS of a host instruction; argument: its address
 };
 
+/// What stands at the return address of fill_stack and fill_group: a jump back to the check, then data.
+struct [[gnu::packed]] GroupFillData {
+  uint8_t retry[5];
+  uint16_t span;        // bytes that the group accesses
+  int32_t plain_rel32;  // to code without groups, from the end of this
+};
+
 /// Executable addresses of the stubs of one vCPU.
 struct Stubs {
   /// void enter(uint64_t host): loads registers and flags from Cpu and goes to `host`; returns to its C++ caller when
@@ -48,9 +55,10 @@ struct Stubs {
   /// (the live bytes are 0 then).
   void (*enter)(uint64_t host) = nullptr;
   // Jumped to:
-  uint64_t exit_indirect = 0;   // R10 = guest RIP
-  uint64_t exit_interpret = 0;  // R10 = InterpretSite*
-  uint64_t return_empty = 0;    // what an empty shadow return stack holds: goes to TranslatedState::return_miss
+  uint64_t exit_indirect = 0;    // R10 = guest RIP
+  uint64_t exit_interpret = 0;   // R10 = InterpretSite*
+  uint64_t return_empty = 0;     // what an empty shadow return stack holds: goes to TranslatedState::return_miss
+  uint64_t exit_named_link = 0;  // R10 = what names the LinkSlot
   // Called (their return address is the argument, and is popped):
   uint64_t exit_link = 0;
   // Called, return:
@@ -58,13 +66,14 @@ struct Stubs {
   /// R11 (byte offset in the table); returns when the entry can be used: retry from the LEA. Else leaves with
   /// kSlowAccess and its return address.
   uint64_t fill[interp::Cpu::kTlbModes][2] = {};
-  /// The same with R10 = linear address, for templates that keep flags.
-  uint64_t fill_linear[interp::Cpu::kTlbModes][2] = {};
-  /// Makes the page of R10 (linear address) the one of TranslatedState::stack_* for the current privilege, if R11 bytes
-  /// from there lie in it and it may be written; else returns 5 bytes behind its return address.
-  uint64_t fill_stack = 0;
-  /// The same without taking it as the stack's: for [0 reading, 1 writing] R11 bytes from R10 on.
-  uint64_t fill_group[2] = {};
+  /// The same with the entry at 8 * R11, for templates that keep flags.
+  uint64_t fill_scaled[interp::Cpu::kTlbModes][2] = {};
+  /// R10 = linear address + stack_negative_page: makes that page the one of TranslatedState::stack_* for this
+  /// [privilege], if GroupFillData::span bytes from there lie in it and it may be written, and returns; else goes on
+  /// at GroupFillData::plain_rel32 with R10 = the end of that.
+  uint64_t fill_stack[2] = {};
+  /// The same for an entry of the soft TLB, as `fill`.
+  uint64_t fill_group[interp::Cpu::kTlbModes][2] = {};
   uint64_t load_vector = 0;  // makes XMM/YMM and MXCSR the guest's, sets vector_live
   uint64_t load_x87 = 0;     // makes x87/MMX state the guest's, sets x87_live
   /// Where the signal handler continues after a fault; not for use by emitted code.

@@ -159,16 +159,16 @@ TEST(Runtime, AFillThatSucceedsReturns) {
   for (unsigned write = 0; write < 2; ++write) {
     const uint64_t linear = 0x21000 + 0x2000 * write + 0x123;
     const unsigned index = interp::SoftTlb::index_of(linear);
-    for (const bool from_entry : {false, true}) {
+    for (const bool scaled : {false, true}) {
       runtime.cpu().tlb.empty_tables();
       const Registers before = Registers::random(random);
       before.put(runtime.cpu());
       const interp::TlbEntry& entry = runtime.cpu().tlb.table(mode, write != 0)[index];
       const uint64_t stale = entry.negative_page;
       runtime.run([&](Assembler& to) {
-        to.mov_immediate(kHostR10, from_entry ? linear + stale : linear);
-        to.mov_immediate(kHostR11, index * sizeof entry);
-        to.call(from_entry ? runtime.stubs.fill[mode][write] : runtime.stubs.fill_linear[mode][write]);
+        to.mov_immediate(kHostR10, linear + stale);
+        to.mov_immediate(kHostR11, scaled ? index * 2 : index * sizeof entry);
+        to.call(scaled ? runtime.stubs.fill_scaled[mode][write] : runtime.stubs.fill[mode][write]);
         runtime.leave(to, 0x77);
       });
       EXPECT_EQ(runtime.exit_code(), ExitCode::kIndirect);
@@ -190,8 +190,10 @@ TEST(Runtime, AFillThatFailsLeaves) {
     before.put(runtime.cpu());
     uint64_t behind_call = 0;
     runtime.run([&](Assembler& to) {
-      to.mov_immediate(kHostR10, kMissing);
-      to.call(runtime.stubs.fill_linear[mode][write]);
+      const unsigned index = interp::SoftTlb::index_of(kMissing);
+      to.mov_immediate(kHostR10, kMissing + runtime.cpu().tlb.table(mode, write != 0)[index].negative_page);
+      to.mov_immediate(kHostR11, index * 2);
+      to.call(runtime.stubs.fill_scaled[mode][write]);
       behind_call = to.address();
     });
     EXPECT_EQ(runtime.exit_code(), ExitCode::kSlowAccess);
@@ -200,6 +202,58 @@ TEST(Runtime, AFillThatFailsLeaves) {
     EXPECT_EQ(Registers::of(runtime.cpu()), before);
     EXPECT_FALSE(runtime.cpu().has_fault);
   }
+}
+
+/// Calls `stub` as the check of a group does: 1 it returned, 2 it went on in code without groups.
+uint64_t call_group_fill(Runtime& runtime, uint64_t stub, uint64_t r10, uint64_t r11, uint16_t span) {
+  uint64_t plain_end = 0;
+  runtime.run([&](Assembler& to) {
+    to.mov_immediate(kHostR10, r10);
+    to.mov_immediate(kHostR11, r11);
+    to.call(stub);
+    const Fixup retry = to.jmp_forward();
+    to.word(span);
+    const Fixup plain = to.rel32();
+    plain_end = to.address();
+    to.bind(plain);
+    to.jmp(runtime.stubs.exit_named_link);
+    to.bind(retry);
+    runtime.leave(to, 1);
+  });
+  if (runtime.exit_code() == ExitCode::kIndirect) return runtime.translated().exit_argument;
+  EXPECT_EQ(runtime.exit_code(), ExitCode::kLink);
+  EXPECT_EQ(runtime.translated().exit_argument, plain_end);
+  return 2;
+}
+
+TEST(Runtime, GroupFillsReturnOrGoOnInPlainCode) {
+  Runtime runtime;
+  std::mt19937_64 random(6);
+  const interp::TlbMode mode = runtime.cpu().tlb_mode;
+  interp::TranslatedState& state = runtime.translated();
+  const auto expect = [&](uint64_t linear, uint16_t span, uint64_t outcome) {
+    const Registers before = Registers::random(random);
+    for (const unsigned write : {0u, 1u}) {
+      before.put(runtime.cpu());
+      const unsigned index = interp::SoftTlb::index_of(linear);
+      const interp::TlbEntry& entry = runtime.cpu().tlb.table(mode, write != 0)[index];
+      const uint64_t r10 = linear + entry.negative_page;
+      EXPECT_EQ(call_group_fill(runtime, runtime.stubs.fill_group[mode][write], r10, index * 16, span), outcome);
+      EXPECT_EQ(linear + entry.negative_page < kPageSize, outcome == 1);
+      EXPECT_EQ(Registers::of(runtime.cpu()), before);
+    }
+    state.stack_negative_page[0] = 0x123000;
+    const uint64_t r10 = linear + state.stack_negative_page[0];
+    EXPECT_EQ(call_group_fill(runtime, runtime.stubs.fill_stack[0], r10, 0, span), outcome);
+    EXPECT_EQ(state.stack_negative_page[0], outcome == 1 ? 0 - (linear & ~(kPageSize - 1)) : 0x123000);
+    EXPECT_EQ(Registers::of(runtime.cpu()), before);
+  };
+  expect(0x21ff0, 17, 2);  // leaves the page
+  expect(0x21ff0, 16, 1);
+  expect(0x22000, 2048, 1);
+  constexpr uint64_t kMissing = 0x25000;
+  runtime.machine.set_page(kMissing, 0);
+  expect(kMissing, 8, 2);
 }
 
 // --- Vector and x87 registers.
@@ -232,8 +286,11 @@ TEST(Runtime, VectorRegistersAreTheGuestsWhileTheyAreLive) {
     runtime.run([&](Assembler& to) {
       to.call(runtime.stubs.load_vector);
       // A refill in between, which leaves them alone.
-      to.mov_immediate(kHostR10, kLinear);
-      to.call(runtime.stubs.fill_linear[runtime.cpu().tlb_mode][0]);
+      const interp::TlbMode mode = runtime.cpu().tlb_mode;
+      const unsigned index = interp::SoftTlb::index_of(kLinear);
+      to.mov_immediate(kHostR10, kLinear + runtime.cpu().tlb.table(mode, false)[index].negative_page);
+      to.mov_immediate(kHostR11, index * 2);
+      to.call(runtime.stubs.fill_scaled[mode][0]);
       // vxorps ymm3, ymm9, ymm12; movaps xmm4, xmm5: the upper half of YMM4 stays
       to.bytes(std::to_array<uint8_t>({0xc4, 0xc1, 0x34, 0x57, 0xdc, 0x0f, 0x28, 0xe5}));
       runtime.leave(to);

@@ -42,7 +42,7 @@ const HostOperand kVectorLive = TRANSLATED(vector_live), kX87Live = TRANSLATED(x
 const HostOperand kVectorWasLive = TRANSLATED(vector_was_live);  // and x87_was_live behind it
 const HostOperand kExitCode = TRANSLATED(exit_code), kExitArgument = TRANSLATED(exit_argument);
 const HostOperand kEngineStack = TRANSLATED(engine_stack), kReturnStack = TRANSLATED(return_stack);
-const HostOperand kReturnMiss = TRANSLATED(return_miss);
+const HostOperand kReturnMiss = TRANSLATED(return_miss), kStackNegativePage = TRANSLATED(stack_negative_page);
 const HostOperand kHostMxcsr = TRANSLATED(host_mxcsr), kGuestMxcsr = VECTOR(mxcsr);
 const HostOperand kX87Image = VECTOR(fx), kX87Header = VECTOR(fx_header);
 #undef TRANSLATED
@@ -69,11 +69,17 @@ class StubMaker {
     make_exits(stubs);
     make_enter(stubs);
     for (unsigned mode = 0; mode < interp::kTlbModes; ++mode) {
-      for (unsigned write = 0; write < 2; ++write) make_fill(stubs, mode, write);
+      for (unsigned write = 0; write < 2; ++write) {
+        make_fill(stubs, mode, write);
+        stubs.fill_group[mode][write] =
+            make_group_fill(negative_page(mode, write, 0), reinterpret_cast<uint64_t>(&tenon_group_fill), write);
+      }
     }
-    stubs.fill_stack = make_fill_or_skip(reinterpret_cast<uint64_t>(&tenon_stack_fill), 1);
-    for (unsigned write = 0; write < 2; ++write)
-      stubs.fill_group[write] = make_fill_or_skip(reinterpret_cast<uint64_t>(&tenon_group_fill), write);
+    for (unsigned side = 0; side < 2; ++side) {
+      HostOperand negative_page = kStackNegativePage;
+      negative_page.displacement += static_cast<int32_t>(side * sizeof(uint64_t));
+      stubs.fill_stack[side] = make_group_fill(negative_page, reinterpret_cast<uint64_t>(&tenon_stack_fill), 1);
+    }
     stubs.load_vector = begin();
     load_vector();
     asm_.ret();
@@ -216,6 +222,7 @@ class StubMaker {
 
     stubs.exit_link = begin();
     asm_.pop(kHostR10);
+    stubs.exit_named_link = asm_.address();
     exit_with(ExitCode::kLink);
     stubs.exit_indirect = begin();
     exit_with(ExitCode::kIndirect);
@@ -240,14 +247,20 @@ class StubMaker {
     asm_.jmp(exit_fault_);
   }
 
-  void make_fill(Stubs& stubs, unsigned mode, unsigned write) {
+  /// Of the entry at R11 << scale in the table.
+  static HostOperand negative_page(unsigned mode, unsigned write, uint8_t scale) {
     const size_t table = interp::tlb_table_offset(static_cast<interp::TlbMode>(mode), write != 0);
+    return HostOperand::state(table + offsetof(interp::TlbEntry, negative_page), kHostR11, scale);
+  }
+
+  void make_fill(Stubs& stubs, unsigned mode, unsigned write) {
     stubs.fill[mode][write] = begin();
     save_rax_and_flags();
-    asm_.sub(kHostR10, HostOperand::state(table + offsetof(interp::TlbEntry, negative_page), kHostR11, 0));
+    asm_.sub(kHostR10, negative_page(mode, write, 0));
     const Fixup linear_known = asm_.jmp_short_forward();
-    stubs.fill_linear[mode][write] = begin();
+    stubs.fill_scaled[mode][write] = begin();
     save_rax_and_flags();
+    asm_.sub(kHostR10, negative_page(mode, write, 3));
     asm_.bind_short(linear_known);
     save(kVolatile);
     asm_.store(kReturnStack, kHostRsp);
@@ -265,16 +278,22 @@ class StubMaker {
     asm_.ret();
   }
 
-  /// `fill`: bool (Cpu*, linear, size, access); false skips 5 bytes behind the return address.
-  uint64_t make_fill_or_skip(uint64_t fill, unsigned access) {
+  /// Of Stubs::fill_stack and fill_group. `fill`: bool (Cpu*, linear, size, access).
+  uint64_t make_group_fill(const HostOperand& negative_page, uint64_t fill, unsigned access) {
     const uint64_t start = begin();
     save_rax_and_flags();
+    asm_.sub(kHostR10, negative_page);
     save(kVolatile);
+    asm_.mov(kHostRdx, HostOperand::at(kHostRsp));
+    asm_.encode({.map = OpcodeMap::k0F,
+                 .opcode = 0xb7,
+                 .has_modrm = true,
+                 .reg = kHostRdx,
+                 .rm = HostOperand::at(kHostRdx, offsetof(GroupFillData, span))});  // movzx
     asm_.store(kReturnStack, kHostRsp);
     asm_.mov(kHostRsp, kEngineStack);
     asm_.mov_immediate(kHostRdi, cpu_);
     asm_.mov(kHostRsi, HostOperand::r(kHostR10));
-    asm_.mov(kHostRdx, HostOperand::r(kHostR11));
     asm_.mov_immediate(kHostRcx, access);
     asm_.mov_immediate(kHostRax, fill);
     asm_.call_indirect(HostOperand::r(kHostRax));
@@ -288,8 +307,11 @@ class StubMaker {
     load(kVolatile);
     load_flags_and_rax();
     asm_.pop(kHostR10);
-    asm_.lea(kHostR10, HostOperand::at(kHostR10, 5));
-    asm_.jmp_indirect(HostOperand::r(kHostR10));
+    const HostOperand plain = HostOperand::at(kHostR10, offsetof(GroupFillData, plain_rel32));
+    asm_.encode({.opcode = 0x63, .w = true, .has_modrm = true, .reg = kHostR11, .rm = plain});  // movsxd
+    asm_.lea(kHostR10, HostOperand::at(kHostR10, sizeof(GroupFillData)));
+    asm_.lea(kHostR11, HostOperand::at(kHostR11, kHostR10, 0));
+    asm_.jmp_indirect(HostOperand::r(kHostR11));
     return start;
   }
 

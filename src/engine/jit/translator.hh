@@ -29,7 +29,8 @@ struct TranslatorOptions {
 struct TranslatorStubs {
   Stubs runtime;
   /// Jumped to with R10 = guest RIP after a miss of the shadow return stack: empty it, look into the indirect-branch
-  /// cache. By privilege. return_miss: TranslatedState::return_miss; return_mismatch: the guest's RCX is in R11.
+  /// cache. By privilege. return_miss: TranslatedState::return_miss; return_mismatch: the guest's RCX is on it. R11
+  /// names the RET.
   uint64_t return_miss[2] = {};
   uint64_t return_mismatch[2] = {};
   /// Jumped to with R10 = guest RIP where the indirect-branch cache has another one: goes on where RememberedCode knows
