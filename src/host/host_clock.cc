@@ -118,6 +118,16 @@ uint64_t HostClock::now_tsc() const {
   }
 }
 
+std::optional<uint64_t> HostClock::host_tsc_offset() const {
+  for (;;) {
+    const uint32_t sequence = sequence_.load(std::memory_order_acquire);
+    const bool paused = paused_.load(std::memory_order_acquire);
+    const uint64_t base = tsc_base_.load(std::memory_order_acquire);
+    if (sequence % 2 != 0 || sequence_.load(std::memory_order_acquire) != sequence) continue;
+    return paused ? std::nullopt : std::optional<uint64_t>(0 - base);
+  }
+}
+
 uint64_t HostClock::now_ns() const { return static_cast<uint64_t>((Wide{now_tsc()} * ns_per_tick_) >> kFractionBits); }
 
 uint64_t HostClock::wall_time_ns() const {

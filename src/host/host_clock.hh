@@ -33,6 +33,7 @@ class HostClock final : public Clock {
 
   uint64_t now_ns() const override;
   uint64_t now_tsc() const override;
+  std::optional<uint64_t> host_tsc_offset() const override;
   uint64_t tsc_hz() const override { return tsc_hz_; }
   uint64_t wall_time_ns() const override;
   std::unique_ptr<Timer> make_timer(std::function<void()> callback) override;

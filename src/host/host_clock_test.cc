@@ -1,6 +1,7 @@
 #include "host/host_clock.hh"
 
 #include <gtest/gtest.h>
+#include <x86intrin.h>
 
 #include <atomic>
 #include <chrono>
@@ -68,6 +69,21 @@ TEST(HostClock, StandsStillWhilePaused) {
   clock.resume();
   clock.resume();
   EXPECT_GE(clock.now_ns(), at_pause);
+}
+
+TEST(HostClock, GivesTheOffsetOfTheHostsCounterWhileItRuns) {
+  HostClock clock;
+  const auto between = [&] {
+    const uint64_t before = clock.now_tsc();
+    const uint64_t now = __rdtsc() + clock.host_tsc_offset().value();
+    return before <= now && now <= clock.now_tsc();
+  };
+  EXPECT_TRUE(between());
+  clock.pause();
+  EXPECT_FALSE(clock.host_tsc_offset().has_value());
+  std::this_thread::sleep_for(1ms);
+  clock.resume();
+  EXPECT_TRUE(between());
 }
 
 TEST(HostClock, TimersFireNeverEarlyAndInOrder) {

@@ -27,6 +27,8 @@ GUEST(interrupt);
 GUEST(interrupt_flag);
 GUEST(system_state);
 GUEST(repeated);
+GUEST(time_stamp_counter);
+GUEST(system_call);
 GUEST(far_copy);
 GUEST(io_apic);
 GUEST(doorbell);
@@ -318,6 +320,22 @@ TEST_P(EngineTest, SystemStateIsWhatWasWritten) {
   run_to_done(tenon_guest_system_state);
   EXPECT_THAT(io_->reports,
               ElementsAre(0x8d7, 0x403, 3, 0x5678, 0x11223344, 0xffff8000, 0x5678, 0x5678, 0x80000001, 0x1234, 0));
+}
+
+TEST_P(EngineTest, TimeStampCounterFollowsItsMsrsAndTsd) {
+  if (GetParam() == EngineKind::kKvm) GTEST_SKIP() << "the processor's own, or whatever stands for it";
+  load(tenon_guest_time_stamp_counter);
+  set_gate(x86::kGeneralProtection);
+  EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+  EXPECT_THAT(io_->reports, ElementsAre(5, 1, 8, 0x1234, 8, 0, 0));
+}
+
+TEST_P(EngineTest, SystemCallsGoAndComeBack) {
+  if (GetParam() == EngineKind::kKvm) GTEST_SKIP() << "the processor's own, or whatever stands for it";
+  load(tenon_guest_system_call);
+  set_gate(x86::kGeneralProtection);
+  EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+  EXPECT_THAT(io_->reports, ElementsAre(0, 8, 1000));
 }
 
 TEST_P(EngineTest, RepeatedStringInstructionsCrossPages) {

@@ -352,4 +352,152 @@ trampoline:
 trampoline_end:
         .code64
         .skip   1024                    // every guest is copied as its first KiB
+// What RDTSC and RDTSCP give after writes of IA32_TSC and IA32_TSC_ADJUST: bits above 2^44 ticks, RDTSCP's ECX; and
+// CR4.TSD, which forbids both at CPL 3, in a handler of #GP.
+guest time_stamp_counter
+        lea     rbp, [rip + 7f]         // entered at CPL 3
+        mov     ecx, 0xc0000103         // IA32_TSC_AUX
+        mov     eax, 0x1234
+        xor     edx, edx
+        wrmsr
+        mov     ecx, 0x10               // IA32_TSC = 5 * 2^44
+        mov     edx, 0x5000
+        xor     eax, eax
+        wrmsr
+        stc
+        rdtsc
+        setc    bl
+        shr     edx, 12
+        mov     eax, edx
+        out     REPORT, eax             // 5
+        movzx   eax, bl
+        out     REPORT, eax             // 1
+        mov     ecx, 0x3b               // IA32_TSC_ADJUST += 3 * 2^44
+        rdmsr
+        add     edx, 0x3000
+        wrmsr
+        jmp     .Ltime_goes_on
+        handler time_stamp_counter, 0x80
+        mov     eax, [rsp]              // the error code
+        out     REPORT, eax             // 0
+        mov     rax, [rsp + 8]
+        sub     rax, r12
+        out     REPORT, eax             // 0: RIP
+end_guest time_stamp_counter_handler
+.Ltime_goes_on:
+        rdtscp
+        shr     edx, 12
+        mov     eax, edx
+        out     REPORT, eax             // 8
+        mov     eax, ecx
+        out     REPORT, eax             // 0x1234
+        mov     rax, cr4
+        or      eax, 4                  // TSD
+        mov     cr4, rax
+        rdtsc                           // allowed at CPL 0
+        shr     edx, 12
+        mov     eax, edx
+        out     REPORT, eax             // 8
+        push    0x1b
+        push    0x7000
+        push    2
+        push    0x23
+        push    rbp
+        iretq
+7:      lea     r12, [rip + 8f]
+        clc
+8:      rdtsc
+
+// A thousand system calls at CPL 3: SYSCALL and SYSRET keep and change what they should; then SYSRET to an address that
+// is not canonical, which is #GP at CPL 0.
+guest system_call
+        lea     rax, [rip + .Lsystem_call_entry]
+        mov     rdx, rax
+        shr     rdx, 32
+        mov     ecx, 0xc0000082         // IA32_LSTAR
+        wrmsr
+        mov     ecx, 0xc0000081         // IA32_STAR: kernel 8 and 0x10, user 0x23 and 0x1b
+        xor     eax, eax
+        mov     edx, 0x100008
+        wrmsr
+        mov     ecx, 0xc0000084         // IA32_FMASK: CF, IF, DF
+        mov     eax, 0x601
+        xor     edx, edx
+        wrmsr
+        push    0x1b
+        push    0x8000
+        push    0x202
+        push    0x23
+        lea     rax, [rip + .Lsystem_call_user]
+        push    rax
+        iretq
+        handler system_call, 0x80
+        mov     eax, [rsp]              // 0: the error code
+        out     REPORT, eax
+        mov     eax, [rsp + 16]         // 8: CS
+        out     REPORT, eax
+        mov     eax, ebp                // rounds with nothing wrong
+        out     REPORT, eax
+end_guest system_call_handler
+.Lsystem_call_entry:
+        pushfq
+        pop     rsi
+        mov     rdi, r11
+        and     rdi, ~0x601
+        cmp     rdi, rsi
+        jne     .Lsystem_call_wrong
+        mov     edi, cs
+        cmp     edi, 8
+        jne     .Lsystem_call_wrong
+        mov     edi, ss
+        cmp     edi, 0x10
+        jne     .Lsystem_call_wrong
+        test    eax, eax
+        jne     1f
+        mov     rcx, 0x800000000000
+1:      sysretq
+.Lsystem_call_wrong:
+        mov     ebp, 0x80000000
+        sysretq
+.Lsystem_call_user:
+        mov     ebx, 1001
+        xor     ebp, ebp
+1:      dec     ebx
+        mov     eax, ebx
+        imul    edx, ebx, 0x7654321
+        mov     r10d, edx
+        sahf                            // any flags
+        lea     r14, [rip + 2f]
+        cld
+        test    ebx, 1
+        jz      3f
+        std
+        add     edx, edx
+3:      mov     eax, ebx
+        pushfq
+        pop     r13
+        syscall
+2:      pushfq
+        pop     rdx
+        cld
+        cmp     rdx, r13
+        jne     .Lsystem_call_wrong_user
+        cmp     r11, r13
+        jne     .Lsystem_call_wrong_user
+        cmp     rcx, r14
+        jne     .Lsystem_call_wrong_user
+        cmp     eax, ebx
+        jne     .Lsystem_call_wrong_user
+        mov     edx, cs
+        cmp     edx, 0x23
+        jne     .Lsystem_call_wrong_user
+        mov     edx, ss
+        cmp     edx, 0x1b
+        jne     .Lsystem_call_wrong_user
+        inc     ebp
+        jmp     1b
+.Lsystem_call_wrong_user:
+        mov     ebp, 0x40000000
+        jmp     1b
+
         .section .note.GNU-stack, "", @progbits

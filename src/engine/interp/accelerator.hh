@@ -59,6 +59,10 @@ struct alignas(64) TranslatedState {
   uint64_t return_stack = 0;             // RSP to go on with: the shadow return stack
   uint64_t return_stack_top = 0;         // empty
   uint64_t return_miss = 0;              // where a return goes that finds it empty, with R10 = guest RIP
+  uint64_t return_stack_tops[2] = {};    // by privilege (0: CPL 0-2, 1: CPL 3)
+  uint64_t other_return_stack = 0;       // RSP of the one that is not in use
+  uint32_t return_stack_side = 0;        // which is in use
+  uint32_t level_switch_blocked = 1;     // not 0: SYSCALL and SYSRET are the interpreter's
   uint64_t scratch[8] = {};              // spill slots of templates
   uint64_t index_mask = 0;               // PEXT masks: index bits of the soft TLB (21:12)
   uint64_t page_number_mask = 0;         // all bits above the page offset

@@ -170,6 +170,7 @@ Halt InterpVcpu::run(CpuIo& io) {
   halt_ = {};
   cpu_.attention |= Cpu::kAttentionEvents;
   cpu_.interrupt_hint = true;
+  cpu_.translated.host_tsc_offset = cpu_.clock->host_tsc_offset().value_or(0);
   cpu_.safepoint->enter_guest(cpu_);
   loop();
   cpu_.safepoint->leave_guest(cpu_);

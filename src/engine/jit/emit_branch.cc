@@ -23,13 +23,12 @@ using x86::Operand;
 
 bool fits_int32(uint64_t value) { return static_cast<uint64_t>(static_cast<int32_t>(value)) == value; }
 
-/// R10, the guest RIP, replaced by where the indirect-branch cache says. R11 changes.
+}  // namespace
+
 HostOperand cached_target(Assembler& assembler, unsigned privilege_index) {
   assembler.pext(kHostR11, kHostR10, HostOperand::state(state::kIndirectMask));
   return HostOperand::state(state::indirect_table(privilege_index), kHostR11, 3);
 }
-
-}  // namespace
 
 // --- Leaving and going on.
 
@@ -312,6 +311,7 @@ TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime
   stubs.resume_x87 = make_resume(assembler, false, true, runtime);
   stubs.resume_both = make_resume(assembler, true, true, runtime);
   make_repeat_stubs(assembler, cpu, stubs);
+  make_level_stubs(assembler, cpu, stubs);
   return stubs;
 }
 

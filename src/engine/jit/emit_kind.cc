@@ -54,6 +54,7 @@ constexpr NamedKind kNamed[] = {
     {Op::kRdfsbase, EmitKind::kBase}, {Op::kRdgsbase, EmitKind::kBase}, {Op::kWrfsbase, EmitKind::kBase},
     {Op::kWrgsbase, EmitKind::kBase}, {Op::kSwapgs, EmitKind::kSwapgs}, {Op::kMovFromCr, EmitKind::kReadControl},
     {Op::kMovFromSeg, EmitKind::kReadSegment}, {Op::kSerialize, EmitKind::kSerialize},
+    {Op::kSyscall, EmitKind::kSyscall}, {Op::kSysret, EmitKind::kSysret},
     {Op::kJmp, EmitKind::kBranch}, {Op::kCall, EmitKind::kBranch}, {Op::kRet, EmitKind::kBranch},
 };
 

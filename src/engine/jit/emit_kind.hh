@@ -35,6 +35,9 @@ enum class EmitKind : uint8_t {
   kReadControl,
   kReadSegment,  // MOV from a segment register
   kSerialize,
+  // emit_privilege.cc
+  kSyscall,
+  kSysret,
 };
 
 /// `insn` is 64-bit code and exposed to the guest (its feature is).

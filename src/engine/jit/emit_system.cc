@@ -6,6 +6,7 @@
 //
 // Source: SDM Vol. 2, each instruction; Vol. 3 17.17 (time-stamp counter).
 #include "engine/jit/emitter.hh"
+#include "engine/jit/state_offsets.hh"
 
 namespace tenon::jit {
 
@@ -15,11 +16,7 @@ using x86::Insn;
 using x86::Op;
 using x86::OpcodeMap;
 
-#define CPU_STATE(field) (offsetof(interp::Cpu, state) + offsetof(x86::CpuState, field))
-
-constexpr size_t segment_base(unsigned segment) {
-  return CPU_STATE(segments) + segment * sizeof(x86::Segment) + offsetof(x86::Segment, base);
-}
+constexpr size_t segment_base(unsigned segment) { return segment_offset(segment) + kSegmentBase; }
 constexpr size_t window_base(unsigned segment) {
   return offsetof(interp::Cpu, window) + segment * sizeof(interp::SegmentWindow) +
          offsetof(interp::SegmentWindow, base);
@@ -233,10 +230,33 @@ void Emitter::emit_pop_flags(const RegionInsn& insn) {
 
 // --- Time.
 
+/// The host's counter and two offsets: the clock's and this vCPU's, both words that C++ keeps. No flags change.
 void Emitter::emit_time(const RegionInsn& insn) {
-  if (insn.insn.row->op != Op::kRdpid) return interpret(insn, false);
-  asm_.mov(kHostR10, HostOperand::state(CPU_STATE(tsc_aux)), false);
-  write_gpr(insn.insn.rm, 8);
+  const Op op = insn.insn.row->op;
+  if (op == Op::kRdpid) {
+    asm_.mov(kHostR10, HostOperand::state(CPU_STATE(tsc_aux)), false);
+    return write_gpr(insn.insn.rm, 8);
+  }
+  if (!cpu_.clock->host_tsc_offset()) return interpret(insn, false);
+  InterpretSite& site = make_site(insn);
+  if ((mode_ & kModeSystem) == 0) leave_if(site, CPU_STATE(cr4), x86::kCr4Tsd, true, insn.live_before != 0);
+  static constexpr uint8_t kRdtsc[] = {0x0f, 0x31}, kRdtscp[] = {0x0f, 0x01, 0xf9};
+  if (op == Op::kRdtscp) {
+    asm_.bytes(kRdtscp);
+    asm_.mov(kHostRcx, HostOperand::state(CPU_STATE(tsc_aux)), false);
+  } else {
+    asm_.bytes(kRdtsc);
+  }
+  asm_.rorx(kHostRdx, kHostRdx, 32);
+  asm_.lea(kHostRax, HostOperand::at(kHostRax, kHostRdx, 0));
+  for (const size_t offset : {state::kHostTscOffset, CPU_STATE(tsc_offset)}) {
+    asm_.mov(kHostR10, HostOperand::state(offset));
+    asm_.lea(kHostRax, HostOperand::at(kHostRax, kHostR10, 0));
+  }
+  asm_.rorx(kHostRdx, kHostRax, 32);
+  asm_.mov(kHostRdx, HostOperand::r(kHostRdx), false);
+  asm_.mov(kHostRax, HostOperand::r(kHostRax), false);
+  end_template(site);
 }
 
 // --- Bases and control registers.
@@ -296,7 +316,7 @@ void Emitter::emit_read_control(const RegionInsn& insn) {
 void Emitter::emit_read_segment(const RegionInsn& region_insn) {
   const Insn& insn = region_insn.insn;
   if (insn.is_memory || insn.operand_size == 2 || insn.reg >= x86::kSegmentCount) return interpret(region_insn, false);
-  const size_t selector = CPU_STATE(segments) + insn.reg * sizeof(x86::Segment) + offsetof(x86::Segment, selector);
+  const size_t selector = segment_offset(insn.reg) + kSegmentSelector;
   asm_.encode({.map = OpcodeMap::k0F,
                .opcode = 0xb7,
                .has_modrm = true,
@@ -311,7 +331,5 @@ void Emitter::emit_serialize(const RegionInsn& insn) {
   asm_.bytes(kMfence);
   poll(next_rip(insn), true);
 }
-
-#undef CPU_STATE
 
 }  // namespace tenon::jit

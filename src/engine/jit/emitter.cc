@@ -172,7 +172,7 @@ void Emitter::emit_block(unsigned index) {
     last_in_block_ = i + 1u == block.count;
     if (last_in_block_ && emitted_by_end(block.end)) break;
     if (last_in_block_ && block.end == BlockEnd::kStop && !goes_on(insn.insn)) {
-      interpret(insn, true);
+      emit_transfer(insn);
     } else {
       emit_insn(insn);
     }
@@ -229,6 +229,8 @@ void Emitter::emit_insn(const RegionInsn& region_insn) {
   if (kind >= EmitKind::kString) r11_taken();  // those end a group and use R11 as they like
   switch (kind) {
     case EmitKind::kInterpret:
+    case EmitKind::kSyscall:
+    case EmitKind::kSysret:
     case EmitKind::kBranch: return interpret(region_insn, false);
     case EmitKind::kSame:
     case EmitKind::kVector:

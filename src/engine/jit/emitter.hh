@@ -237,6 +237,12 @@ class Emitter {
   /// Writes R10 to a general register of `size_bytes` (4 or 8).
   void write_gpr(unsigned guest, unsigned size_bytes);
 
+  // --- emit_privilege.cc
+  /// The last instruction of a block, behind which control does not simply go on.
+  void emit_transfer(const RegionInsn& insn);
+  void emit_syscall(const RegionInsn& insn);
+  void emit_sysret(const RegionInsn& insn);
+
   // --- emit_branch.cc: the ends of blocks.
   void emit_end(const RegionBlock& block, unsigned index);
   void emit_conditional(const RegionBlock& block, const RegionInsn& insn);
@@ -295,6 +301,9 @@ class Emitter {
 
 /// Emits Translator::make_indirect_entry()'s code; the slot is its way on. `miss`: where other RIPs go.
 LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t miss, uint64_t exit_link);
+
+/// R10, the guest RIP, replaced by where the indirect-branch cache of a side says. R11 changes, flags do not.
+HostOperand cached_target(Assembler& assembler, unsigned privilege_index);
 
 // --- Where things are, for all emitters.
 

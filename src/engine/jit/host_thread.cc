@@ -152,7 +152,7 @@ Result<std::unique_ptr<HostThread>> HostThread::create(Cpu& cpu, uint64_t code, 
   Host& host = *thread->host_;
   host.exit_fault = stubs.exit_fault;
   for (unsigned privilege = 0; privilege < 2; ++privilege)
-    thread->return_stack_tops_[privilege] = TRY(host.make_return_stack(privilege, stubs.return_empty));
+    cpu.translated.return_stack_tops[privilege] = TRY(host.make_return_stack(privilege, stubs.return_empty));
   thread->reset_return_stack();
   TRY(host.make_signal_stack());
   TRY(install_timer_handler());
@@ -180,9 +180,10 @@ HostThread::~HostThread() {
 /// In the signal handler.
 bool HostThread::on_fault(HostFault& fault) {
   interp::TranslatedState& state = cpu_.translated;
-  const Mapping& stack = host_->return_stacks[return_stack_];
-  if (fault.address - reinterpret_cast<uintptr_t>(stack.data()) < stack.size_bytes()) {
-    fault.stack = state.return_stack_top;
+  for (unsigned privilege = 0; privilege < 2; ++privilege) {
+    const Mapping& stack = host_->return_stacks[privilege];
+    if (fault.address - reinterpret_cast<uintptr_t>(stack.data()) >= stack.size_bytes()) continue;
+    fault.stack = state.return_stack_tops[privilege];
     return true;
   }
   state.exit_code = static_cast<uint64_t>(ExitCode::kHostFault);
@@ -192,20 +193,24 @@ bool HostThread::on_fault(HostFault& fault) {
 }
 
 void HostThread::reset_return_stack() {
-  cpu_.translated.return_stack_top = return_stack_tops_[return_stack_];
-  cpu_.translated.return_stack = return_stack_tops_[return_stack_];
-  other_return_stack_ = return_stack_tops_[1 - return_stack_];
+  interp::TranslatedState& state = cpu_.translated;
+  state.return_stack_top = state.return_stack_tops[state.return_stack_side];
+  state.return_stack = state.return_stack_top;
+  state.other_return_stack = state.return_stack_tops[1 - state.return_stack_side];
 }
 
 void HostThread::reset_return_stack(unsigned privilege) {
-  (privilege == return_stack_ ? cpu_.translated.return_stack : other_return_stack_) = return_stack_tops_[privilege];
+  interp::TranslatedState& state = cpu_.translated;
+  const bool in_use = privilege == state.return_stack_side;
+  (in_use ? state.return_stack : state.other_return_stack) = state.return_stack_tops[privilege];
 }
 
 void HostThread::use_return_stack(unsigned privilege) {
-  if (privilege == return_stack_) return;
-  std::swap(cpu_.translated.return_stack, other_return_stack_);
-  return_stack_ = privilege;
-  cpu_.translated.return_stack_top = return_stack_tops_[privilege];
+  interp::TranslatedState& state = cpu_.translated;
+  if (privilege == state.return_stack_side) return;
+  std::swap(state.return_stack, state.other_return_stack);
+  state.return_stack_side = privilege;
+  state.return_stack_top = state.return_stack_tops[privilege];
 }
 
 void HostThread::arm(uint64_t deadline_ns) {

@@ -2,6 +2,13 @@
 
 namespace tenon::jit {
 
+Mode mode_at_level(Mode mode, unsigned cpl) {
+  const unsigned common = mode & ~unsigned{kModeTlb | kModeUser | kModeSystem};
+  const unsigned level =
+      cpl == 3 ? unsigned{interp::kTlbUser} | kModeUser : unsigned{interp::kTlbSupervisorUser} | kModeSystem;
+  return static_cast<Mode>(common | level);
+}
+
 Mode current_mode(const interp::Cpu& cpu) {
   if (!cpu.in_long_mode || cpu.tlb_mode == interp::kTlbNever) return kModeInvalid;
   constexpr uint64_t kAvxComponents = 6;  // XCR0: SSE and AVX state

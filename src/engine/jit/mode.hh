@@ -22,6 +22,10 @@ inline interp::TlbMode tlb_mode(Mode mode) { return static_cast<interp::TlbMode>
 /// Index into the tables of TranslatedState that differ by privilege.
 inline unsigned privilege(Mode mode) { return (mode & kModeUser) != 0 ? 1 : 0; }
 
+/// The mode that code at CPL 0 or 3 has where `mode`, a valid one, is that at another level, without SMAP and with AC
+/// clear.
+Mode mode_at_level(Mode mode, unsigned cpl);
+
 /// The mode `cpu` runs in now.
 Mode current_mode(const interp::Cpu& cpu);
 

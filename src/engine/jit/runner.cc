@@ -166,7 +166,14 @@ void Runner::any_code_changed() {
 void Runner::refresh_mode() {
   mode_is_stale_ = false;
   const Mode now = current_mode(cpu_);
-  if (now == mode_) return;
+  if (now != mode_) enter_mode(now);
+  const bool fits = last_mode_[0] == mode_at_level(now, 0) && last_mode_[1] == mode_at_level(now, 3);
+  const bool allowed = (cpu_.state.efer & x86::kEferSce) != 0 && (cpu_.system_flags & x86::kAc) == 0 &&
+                       !cpu_.paging.smap && x86::is_canonical(cpu_.state.lstar);
+  state_.level_switch_blocked = now != kModeInvalid && fits && allowed ? 0 : 1;
+}
+
+void Runner::enter_mode(Mode now) {
   ++changes_;
   mode_ = now;
   if (now == kModeInvalid) return;
@@ -179,6 +186,12 @@ void Runner::refresh_mode() {
   remembered_.forget_addresses(side);
   if (thread_ != nullptr) thread_->reset_return_stack(side);
   drop_stack_pages();
+}
+
+/// Translated code has gone to the other privilege by itself (emit_privilege.cc).
+void Runner::follow_level() {
+  mode_ = last_mode_[cpu_.cpl == 3 ? 1 : 0];
+  cpu_.traces->context_changed(cpu_);
 }
 
 /// No address is within reach of these, and with such an addend none is the host's.
@@ -379,6 +392,7 @@ uint64_t Runner::resume_target(uint64_t host) {
 
 /// Executable address to go on at, or 0 to return to the run loop at cpu.rip.
 uint64_t Runner::after_exit() {
+  if (privilege(mode_) != (cpu_.cpl == 3 ? 1u : 0u)) follow_level();
   const uint64_t argument = state_.exit_argument;
   switch (static_cast<ExitCode>(state_.exit_code)) {
     case ExitCode::kLink: return after_link(argument);

@@ -73,6 +73,8 @@ class Runner final : public interp::Accelerator, private Elsewhere {
 
   // --- What translated code remembers.
   void refresh_mode();
+  void enter_mode(Mode now);
+  void follow_level();
   void lost(RememberedCode::Loss loss, RememberedCode::Sides local);
   void drop_after_removal();
   void drop_stack_pages();

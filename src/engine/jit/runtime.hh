@@ -123,9 +123,6 @@ class HostThread {
   void arm(uint64_t deadline_ns);
 
   interp::Cpu& cpu_;
-  uint64_t return_stack_tops_[2] = {};
-  uint64_t other_return_stack_ = 0;              // RSP of the one that is not in use
-  unsigned return_stack_ = 0;                    // which is in use
   std::atomic<uint64_t> armed_ns_{kNoDeadline};  // the deadline that the timer runs for; the signal handler's, too
   std::unique_ptr<Host> host_;
 };

@@ -44,12 +44,16 @@ struct TranslatorStubs {
   /// Called with R10 = InterpretSite*: REP MOVS (0) and REP STOS (1) by soft-TLB mode and log2 of the element's size.
   /// Returns when RCX is 0, or leaves to the interpreter with what is left to do. Flags stay.
   uint64_t repeat[interp::kTlbNever][2][4] = {};
+  uint64_t syscall = 0;  // jumped to with RCX = the return address
+  uint64_t sysret = 0;   // jumped to; flags are free
 };
 
 TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime, interp::Cpu& cpu,
                                       const RememberedCode& remembered);
 /// Its part in emit_string.cc.
 void make_repeat_stubs(Assembler& assembler, interp::Cpu& cpu, TranslatorStubs& stubs);
+/// Its part in emit_privilege.cc; needs return_miss.
+void make_level_stubs(Assembler& assembler, interp::Cpu& cpu, TranslatorStubs& stubs);
 
 class Emitter;
 
