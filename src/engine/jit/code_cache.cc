@@ -123,6 +123,7 @@ void CodeCache::open_segment(Segment& segment) {
   std::erase_if(unused_guards_, [&](uint32_t guard) { return &segment_of(guard) == &segment; });
   if (segment.opened == 0) ++stats_.segments_used;
   segment.placed.clear();
+  segment.by_chunk.clear();
   segment.used = 0;
   segment.opened = ++openings_;
   current_ = &segment;
@@ -136,12 +137,17 @@ Fragment* CodeCache::add(std::unique_ptr<Fragment> fragment) {
   Fragment* const added = fragment.get();
   added->host = executable_ + room_;
   added->bookkeeping = {.live = true};
+  const uint64_t key = page_key(added->gpa_page, added->mode);
+  PageCode* const known = page_code(added->linear_page, key);
+  PageCode& page = known != nullptr ? *known : make_page_code(added->linear_page, key);
   for (const FragmentEntry& entry : added->entries) {
-    entries_.set(entry.rip, entry_key(added->gpa_page, added->mode), room_ + entry.host_offset);
+    page.entries.set(static_cast<uint16_t>(entry.rip % kPageSize), room_ + entry.host_offset);
   }
-  index_page(*added);
+  list_in_page(*added, page);
   current_->placed.push_back({.offset = room_, .fragment = std::move(fragment)});
   current_->used = room_ - start_of(*current_) + added->size_bytes;
+  current_->by_chunk.resize(align_up(current_->used, kChunkBytes) / kChunkBytes,
+                            static_cast<uint16_t>(current_->placed.size() - 1));
   ++current_->live;
   room_bytes_ = 0;
 
@@ -157,11 +163,15 @@ Fragment* CodeCache::add(std::unique_ptr<Fragment> fragment) {
 CodeCache::Placed* CodeCache::placed_at(uint64_t address) {
   const uint64_t offset = address - executable_;
   if (offset < stub_segments_ * kSegmentBytes || offset >= size_bytes_) return nullptr;
-  std::vector<Placed>& placed = segment_of(static_cast<uint32_t>(offset)).placed;
-  const auto after = std::ranges::upper_bound(placed, offset, {}, &Placed::offset);
-  if (after == placed.begin()) return nullptr;
-  Placed& found = *std::prev(after);
-  const bool is_inside = found.fragment != nullptr && offset - found.offset < found.fragment->size_bytes;
+  Segment& segment = segment_of(static_cast<uint32_t>(offset));
+  const size_t chunk = offset % kSegmentBytes / kChunkBytes;
+  if (chunk >= segment.by_chunk.size()) return nullptr;
+  std::vector<Placed>& placed = segment.placed;
+  size_t index = segment.by_chunk[chunk];
+  while (index + 1 < placed.size() && placed[index + 1].offset <= offset) ++index;
+  Placed& found = placed[index];
+  const bool is_inside =
+      found.offset <= offset && found.fragment != nullptr && offset - found.offset < found.fragment->size_bytes;
   return is_inside ? &found : nullptr;
 }
 
@@ -174,17 +184,18 @@ Fragment* CodeCache::fragment_at(uint64_t address) const {
 
 void CodeCache::remove(Fragment& fragment) {
   const uint64_t host_offset = fragment.host - executable_;
+  OffsetTable& entries = fragment.bookkeeping.page->entries;
   for (const FragmentEntry& entry : fragment.entries) {
-    const uint64_t key = entry_key(fragment.gpa_page, fragment.mode);
+    const auto offset = static_cast<uint16_t>(entry.rip % kPageSize);
     // A newer fragment's entry stays.
-    if (entries_.find(entry.rip, key) == host_offset + entry.host_offset) entries_.erase(entry.rip, key);
+    if (entries.find(offset) == host_offset + entry.host_offset) entries.erase(offset);
   }
   Fragment::Bookkeeping& bookkeeping = fragment.bookkeeping;
   while (bookkeeping.first_incoming != kNoLink) unlink(bookkeeping.first_incoming);
   for (const uint32_t link : bookkeeping.outgoing) {
     if (link != kNoLink) unlink(link);
   }
-  unindex_page(fragment);
+  unlist(fragment);
   bookkeeping.live = false;
   ++generation_;
   --stats_.fragments;
@@ -193,36 +204,73 @@ void CodeCache::remove(Fragment& fragment) {
   removed_.push_back(std::move(placed_at(fragment.host)->fragment));
 }
 
-void CodeCache::index_page(Fragment& fragment) {
-  Fragment*& first = pages_[fragment.gpa_page];
-  fragment.bookkeeping.next_in_page = first;
-  if (first != nullptr) first->bookkeeping.previous_in_page = &fragment;
-  first = &fragment;
+PageCode& CodeCache::make_page_code(uint64_t linear_page, uint64_t key) {
+  if (unused_page_numbers_.empty()) {
+    page_codes_.emplace_back();
+    unused_page_numbers_.push_back(static_cast<uint32_t>(page_codes_.size()));
+  }
+  const uint32_t number = unused_page_numbers_.back();
+  unused_page_numbers_.pop_back();
+  page_numbers_.set(linear_page, key, number);
+  auto page = std::make_unique<PageCode>();
+  page->linear_page = linear_page;
+  page->key = key;
+  PageCode*& first = pages_[key & ~(kPageSize - 1)];
+  page->next_of_gpa = first;
+  first = page.get();
+  page_codes_[number - 1] = std::move(page);
+  return *first;
 }
 
-void CodeCache::unindex_page(Fragment& fragment) {
+/// It has no fragments any more.
+void CodeCache::drop_page_code(PageCode& page) {
+  const auto known = pages_.find(page.key & ~(kPageSize - 1));
+  if (known->second == &page && page.next_of_gpa == nullptr) {
+    pages_.erase(known);
+  } else {
+    PageCode** link = &known->second;
+    while (*link != &page) link = &(*link)->next_of_gpa;
+    *link = page.next_of_gpa;
+  }
+  if (last_page_ == &page) last_page_ = nullptr;
+  const uint32_t number = page_numbers_.find(page.linear_page, page.key);
+  page_numbers_.erase(page.linear_page, page.key);
+  unused_page_numbers_.push_back(number);
+  page_codes_[number - 1].reset();
+}
+
+void CodeCache::list_in_page(Fragment& fragment, PageCode& page) {
+  Fragment* const next = page.first_fragment;
+  fragment.bookkeeping.page = &page;
+  fragment.bookkeeping.next_in_page = next;
+  if (next != nullptr) next->bookkeeping.previous_in_page = &fragment;
+  page.first_fragment = &fragment;
+}
+
+void CodeCache::unlist(Fragment& fragment) {
   Fragment* const next = fragment.bookkeeping.next_in_page;
   Fragment* const previous = fragment.bookkeeping.previous_in_page;
+  PageCode& page = *fragment.bookkeeping.page;
   if (next != nullptr) next->bookkeeping.previous_in_page = previous;
-  if (previous != nullptr) {
-    previous->bookkeeping.next_in_page = next;
-  } else if (next != nullptr) {
-    pages_[fragment.gpa_page] = next;
-  } else {
-    pages_.erase(fragment.gpa_page);
-  }
+  (previous != nullptr ? previous->bookkeeping.next_in_page : page.first_fragment) = next;
+  fragment.bookkeeping.page = nullptr;
+  if (page.first_fragment == nullptr) drop_page_code(page);
 }
 
 void CodeCache::invalidate(uint64_t gpa_page, uint64_t granules) {
-  const auto page = pages_.find(gpa_page);
-  if (page == pages_.end()) return;
-  for (Fragment* fragment = page->second; fragment != nullptr;) {
-    Fragment* const next = fragment->bookkeeping.next_in_page;
-    if ((fragment->granules & granules) != 0) {
-      ++stats_.fragments_invalidated;
-      remove(*fragment);
+  const auto known = pages_.find(gpa_page);
+  if (known == pages_.end()) return;
+  for (PageCode* page = known->second; page != nullptr;) {
+    PageCode* const next_page = page->next_of_gpa;
+    for (Fragment* fragment = page->first_fragment; fragment != nullptr;) {
+      Fragment* const next = fragment->bookkeeping.next_in_page;
+      if ((fragment->granules & granules) != 0) {
+        ++stats_.fragments_invalidated;
+        remove(*fragment);
+      }
+      fragment = next;
     }
-    fragment = next;
+    page = next_page;
   }
 }
 
@@ -236,10 +284,14 @@ void CodeCache::invalidate_all() {
       removed_.push_back(std::move(placed.fragment));
     }
     segment.placed.clear();
+    segment.by_chunk.clear();
     segment.live = 0;
     segment.first_guarded = kNoLink;
   }
-  entries_.clear();
+  page_numbers_.clear();
+  page_codes_.clear();
+  unused_page_numbers_.clear();
+  last_page_ = nullptr;
   pages_.clear();
   links_.clear();
   first_unused_link_ = kNoLink;

@@ -93,6 +93,8 @@ struct InterpretSite {
   void set_steps(std::span<const interp::Step> from);
 };
 
+struct PageCode;
+
 /// Fragment::second_gpa_page of all but crossing instructions.
 constexpr uint64_t kNoSecondPage = ~uint64_t{0};
 
@@ -124,9 +126,19 @@ struct Fragment {
     bool live = false;                    // added and not removed
     std::vector<uint32_t> outgoing = {};  // by slot: its link or kNoLink; empty before the first link
     uint32_t first_incoming = ~uint32_t{0};
+    PageCode* page = nullptr;
     Fragment* next_in_page = nullptr;
     Fragment* previous_in_page = nullptr;
   } bookkeeping = {};
+};
+
+/// What is translated of one page, at one linear address and in one mode. CodeCache's own.
+struct PageCode {
+  uint64_t linear_page = 0;
+  uint64_t key = 0;     // physical page and mode
+  OffsetTable entries;  // by offset in the page: offset in the code memory
+  Fragment* first_fragment = nullptr;
+  PageCode* next_of_gpa = nullptr;  // of the same physical page
 };
 
 /// Made, invalidated and evicted count up; the rest is what there is now.
@@ -180,7 +192,8 @@ class CodeCache {
 
   /// Executable address for (rip, physical address of its byte, mode), or 0.
   uint64_t find(uint64_t rip, uint64_t gpa, Mode mode) const {
-    const uint32_t offset = entries_.find(rip, entry_key(gpa, mode));
+    const PageCode* page = page_code(rip & ~(kPageSize - 1), page_key(gpa, mode));
+    const uint32_t offset = page == nullptr ? 0 : page->entries.find(static_cast<uint16_t>(rip % kPageSize));
     return offset == 0 ? 0 : executable_ + offset;
   }
   /// The fragment whose code contains `address`, or nullptr (guards and stubs are in none).
@@ -216,6 +229,8 @@ class CodeCache {
   static constexpr size_t kGuardRoomBytes = size_t{32} << 10;
   static constexpr size_t kGuardBytes = 40;
   static constexpr size_t kNumbersMin = 4096;
+  static constexpr size_t kChunkBytes = 256;
+  static_assert(kSegmentBytes / kFragmentAlignment <= size_t{UINT16_MAX} + 1);
 
   enum class LinkKind : uint8_t { kSamePage, kGlobal, kGuarded };
 
@@ -248,12 +263,24 @@ class CodeCache {
     uint32_t live = 0;    // fragments
     uint32_t first_guarded = kNoLink;
     std::vector<Placed> placed;  // by offset
+    // For each kChunkBytes that have code: index in `placed` of the first fragment that reaches into them.
+    std::vector<uint16_t> by_chunk;
   };
 
   CodeCache(CodeMemory memory, size_t stub_segments, size_t code_pages_offset, uint32_t mapping_number_max);
 
   /// RIP and physical address have the same offset in their pages, so those bits are free for the mode.
-  static uint64_t entry_key(uint64_t gpa, Mode mode) { return (gpa & ~(kPageSize - 1)) | mode; }
+  static uint64_t page_key(uint64_t gpa, Mode mode) { return (gpa & ~(kPageSize - 1)) | mode; }
+
+  /// nullptr: nothing of it is translated. What is found is likely to be asked for again.
+  PageCode* page_code(uint64_t linear_page, uint64_t key) const {
+    if (last_page_ != nullptr && last_page_->linear_page == linear_page && last_page_->key == key) return last_page_;
+    const uint32_t number = page_numbers_.find(linear_page, key);
+    if (number == 0) return nullptr;
+    return last_page_ = page_codes_[number - 1].get();
+  }
+  PageCode& make_page_code(uint64_t linear_page, uint64_t key);
+  void drop_page_code(PageCode& page);
 
   Segment& segment_of(uint32_t offset) { return segments_[offset / kSegmentBytes - stub_segments_]; }
   uint32_t start_of(const Segment& segment) const;
@@ -263,8 +290,8 @@ class CodeCache {
 
   /// Takes the fragment out of everything; its bytes and itself stay until the next reserve().
   void remove(Fragment& fragment);
-  void index_page(Fragment& fragment);
-  void unindex_page(Fragment& fragment);
+  void list_in_page(Fragment& fragment, PageCode& page);
+  void unlist(Fragment& fragment);
 
   uint32_t* group_head(const Link& link);
   void push(uint32_t& head, uint32_t link, Link::Hook Link::*hook);
@@ -290,8 +317,11 @@ class CodeCache {
   size_t room_bytes_ = 0;
   std::vector<std::unique_ptr<Fragment>> removed_;  // since the last reserve()
 
-  PairTable entries_;                              // (rip, entry_key()) -> offset in the code memory
-  std::unordered_map<uint64_t, Fragment*> pages_;  // physical page -> its first fragment
+  PairTable page_numbers_;                             // (linear page, page_key()) -> index in page_codes_ + 1
+  std::vector<std::unique_ptr<PageCode>> page_codes_;  // nullptr: unused
+  std::vector<uint32_t> unused_page_numbers_;
+  mutable PageCode* last_page_ = nullptr;          // that was found
+  std::unordered_map<uint64_t, PageCode*> pages_;  // physical page -> what was made from it
   std::vector<Link> links_;
   uint32_t first_unused_link_ = kNoLink;
   uint32_t first_global_ = kNoLink;

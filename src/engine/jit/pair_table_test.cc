@@ -53,5 +53,13 @@ TEST(PairTable, AgreesWithAMapUnderRandomUse) {
   }
 }
 
+TEST(OffsetTable, HoldsAllOffsetsOfAPage) {
+  OffsetTable table;
+  for (uint16_t offset = 0; offset < 4096; ++offset) table.set(offset, offset + 1u);
+  EXPECT_EQ(table.size(), 4096u);
+  for (uint16_t offset = 0; offset < 4096; offset += 2) table.erase(offset);
+  for (uint16_t offset = 0; offset < 4096; ++offset) ASSERT_EQ(table.find(offset), offset % 2 == 0 ? 0 : offset + 1u);
+}
+
 }  // namespace
 }  // namespace tenon::jit
