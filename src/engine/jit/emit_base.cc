@@ -28,6 +28,13 @@ bool is_base_operand(const x86::Insn& insn) {
          insn.index == x86::kNoRegister && insn.address_size == 8 && insn.segment < x86::kFs;
 }
 
+/// Jcc and direct JMP: behind them a stretch may go on.
+bool goes_on_in_stretch(const x86::Insn& insn) {
+  const x86::Operand operand = insn.row->operands[0];
+  const bool direct = operand == x86::Operand::kJb || operand == x86::Operand::kJz;
+  return direct && (insn.row->op == x86::Op::kJcc || insn.row->op == x86::Op::kJmp);
+}
+
 }  // namespace
 
 /// Whether C++ may run in it, or nothing is known of what it does.
@@ -41,23 +48,24 @@ bool Emitter::ends_bases(const RegionInsn& insn) const {
     case EmitKind::kLea:
     case EmitKind::kPush:
     case EmitKind::kPop: return false;
+    case EmitKind::kBranch: return !goes_on_in_stretch(insn.insn);
     default: return true;
   }
 }
 
-/// Finds the groups of a block, by where their checks stand.
-void Emitter::plan_bases(const RegionBlock& block) {
+/// Finds the groups of a stretch, by where their checks stand.
+void Emitter::plan_bases() {
   base_groups_.clear();
   r11_group_ = -1;
   if (plain_) return;
   unsigned planned = 0;  // bases with a group that reaches past here
   std::array<unsigned, 16> until{};
-  for (unsigned i = 0; i < block.count && base_groups_.size() < kBaseGroupsMax; ++i) {
-    const RegionInsn& insn = region_.insns[block.first + i];
+  for (unsigned i = stretch_.first; i < stretch_.end && base_groups_.size() < kBaseGroupsMax; ++i) {
+    const RegionInsn& insn = region_.insns[i];
     if (ends_bases(insn) || !is_base_operand(insn.insn) || !has_memory_access(insn.insn)) continue;
     const uint8_t base = insn.insn.base;
     if (((planned >> base) & 1) != 0 && i <= until[base]) continue;
-    const std::optional<BaseGroup> group = find_base_group(block, i);
+    const std::optional<BaseGroup> group = find_base_group(i);
     if (!group) continue;
     planned |= 1u << base;
     until[base] = group->last;
@@ -67,15 +75,19 @@ void Emitter::plan_bases(const RegionBlock& block) {
 }
 
 /// The group that begins with the access of instruction `first`, if it is worth its check.
-std::optional<Emitter::BaseGroup> Emitter::find_base_group(const RegionBlock& block, unsigned first) const {
-  const x86::Insn& leader = region_.insns[block.first + first].insn;
+std::optional<Emitter::BaseGroup> Emitter::find_base_group(unsigned first) const {
+  const x86::Insn& leader = region_.insns[first].insn;
   BaseGroup group{.base = leader.base, .check_before = static_cast<uint8_t>(first)};
   unsigned count = 0;
-  for (unsigned i = first; i < block.count; ++i) {
-    const RegionInsn& insn = region_.insns[block.first + i];
+  bool is_certain = true;
+  for (unsigned i = first; i < stretch_.end; ++i) {
+    const RegionInsn& insn = region_.insns[i];
     if (ends_bases(insn)) break;
+    if (insn.insn.row->op == x86::Op::kJcc) is_certain = false;
     const bool takes_part = is_base_operand(insn.insn) && insn.insn.base == group.base && has_memory_access(insn.insn);
     if (takes_part) {
+      // A write that may not come must not make the page dirty.
+      if (!is_certain && writes_memory(insn.insn) && !group.writes) break;
       const int32_t at = insn.insn.displacement;
       const auto end = static_cast<int64_t>(at) + x86::memory_operand_size(insn.insn);
       const int64_t low = count == 0 ? at : std::min(group.low, at);
@@ -92,10 +104,11 @@ std::optional<Emitter::BaseGroup> Emitter::find_base_group(const RegionBlock& bl
   if (count < 2) return std::nullopt;
   // The check changes flags: before the first access, or farther up where the base is the same and flags are dead.
   unsigned at = first;
-  while (region_.insns[block.first + at].live_before != 0) {
-    if (at == 0) return std::nullopt;
-    const RegionInsn& before = region_.insns[block.first + at - 1];
-    if (ends_bases(before) || (gprs_written(before.insn, plan_of(before).gprs) >> group.base & 1) != 0)
+  while (region_.insns[at].live_before != 0) {
+    if (at == stretch_.first) return std::nullopt;
+    const RegionInsn& before = region_.insns[at - 1];
+    if (ends_bases(before) || (group.writes && before.insn.row->op == x86::Op::kJcc) ||
+        (gprs_written(before.insn, plan_of(before).gprs) >> group.base & 1) != 0)
       return std::nullopt;
     --at;
   }
@@ -103,12 +116,12 @@ std::optional<Emitter::BaseGroup> Emitter::find_base_group(const RegionBlock& bl
   return group;
 }
 
-/// The checks that stand before instruction `index` of the block.
-void Emitter::emit_base_checks(const RegionBlock& block, unsigned index) {
+/// The checks that stand before instruction `index` of the region.
+void Emitter::emit_base_checks(unsigned index) {
   for (BaseGroup& group : base_groups_) {
     if (group.check_before != index) continue;
     group.active = true;
-    emit_base_check(region_.insns[block.first + index], group);
+    emit_base_check(region_.insns[index], group);
   }
 }
 
@@ -157,7 +170,7 @@ std::optional<HostOperand> Emitter::base_operand(const Address& address, unsigne
   return std::nullopt;
 }
 
-/// After instruction `index` of the block.
+/// After instruction `index` of the region.
 void Emitter::follow_bases(unsigned index) {
   for (BaseGroup& group : base_groups_) {
     if (group.last == index) group.active = false;

@@ -84,23 +84,25 @@ HostOperand Emitter::check(const RegionInsn& insn, const Address& address, unsig
 
 /// Compilers like to put a load between a comparison and its jump. Where flags are dead before this instruction but
 /// live at the next access of memory, and only registers are touched up to there, that access is checked here already.
-void Emitter::check_early(const RegionBlock& block, unsigned index, size_t next_group) {
+void Emitter::check_early(const RegionBlock& block, unsigned index) {
   constexpr unsigned kDistanceMax = 6;
-  const RegionInsn& here = region_.insns[block.first + index];
+  const RegionInsn& here = region_.insns[index];
+  const unsigned end = unsigned{block.first} + block.count;
+  const size_t next_group = stretch_.stack_group;
   if (checked_early_ != nullptr || plain_ || here.live_before != 0 || here.live_after == 0) return;
-  unsigned stop = next_group < stack_groups_.size() ? stack_groups_[next_group].check_before : block.count;
+  unsigned stop = next_group < stack_groups_.size() ? stack_groups_[next_group].check_before : end;
   for (const BaseGroup& group : base_groups_) {
     if (group.check_before > index) stop = std::min<unsigned>(stop, group.check_before);
   }
   unsigned written = 0;
-  for (unsigned i = index; i < std::min({unsigned{block.count}, stop, index + kDistanceMax}); ++i) {
-    const RegionInsn& insn = region_.insns[block.first + i];
+  for (unsigned i = index; i < std::min({end, stop, index + kDistanceMax}); ++i) {
+    const RegionInsn& insn = region_.insns[i];
     const InsnPlan& plan = plan_of(insn);
     if (plan.registers_only) {
       written |= gprs_written(insn.insn, plan.gprs);
       continue;
     }
-    const bool last = i + 1u == block.count;
+    const bool last = i + 1 == end;
     const bool branch = last && (block.end == BlockEnd::kIndirectJump || block.end == BlockEnd::kIndirectCall);
     const bool fits = insn.insn.is_memory && (plan.kind == EmitKind::kSame || (branch && insn.insn.operand_size == 8));
     if (i == index || !fits || insn.live_before == 0 || !has_memory_access(insn.insn)) return;

@@ -94,23 +94,23 @@ Emitter::StackUse Emitter::stack_use(const Insn& insn, const InsnPlan& plan, Blo
   return use;
 }
 
-/// Finds the groups of a block. Their checks stand before RegionInsns, in order.
-void Emitter::plan_stack(const RegionBlock& block) {
+/// Finds the groups of a stretch. Their checks stand before RegionInsns, in order.
+void Emitter::plan_stack() {
   stack_groups_.clear();
   stack_ = {};
   if (plain_) return;
-  for (unsigned start = 0; start < block.count;) start = plan_group(block, start);
+  for (unsigned start = stretch_.first; start < stretch_.end;) start = plan_group(start);
 }
 
-/// One group from instruction `start` of the block on; returns where to look for the next.
-unsigned Emitter::plan_group(const RegionBlock& block, unsigned start) {
+/// One group from instruction `start` of the region on; returns where to look for the next.
+unsigned Emitter::plan_group(unsigned start) {
   StackGroup group;
   bool any = false;
   unsigned first_access = 0;
   int32_t rsp = 0;  // from where it was at `start`
   unsigned i = start;
-  for (; i < block.count; ++i) {
-    const StackUse& use = plans_[block.first + i].stack;
+  for (; i < stretch_.end; ++i) {
+    const StackUse& use = plans_[i].stack;
     int32_t low = any ? group.low : rsp;
     int32_t high = any ? group.high : rsp;
     for (unsigned j = 0; j < use.count; ++j) {
@@ -123,6 +123,7 @@ unsigned Emitter::plan_group(const RegionBlock& block, unsigned start) {
     if (use.count != 0) {
       if (!any) first_access = i;
       any = true;
+      group.last = static_cast<uint8_t>(i);
       group.low = low;
       group.high = high;
     }
@@ -132,17 +133,17 @@ unsigned Emitter::plan_group(const RegionBlock& block, unsigned start) {
       break;
     }
   }
-  if (any) place_check(block, start, first_access, group);
+  if (any) place_check(start, first_access, group);
   return std::max(i, start + 1);
 }
 
 /// The check goes before the first access, or farther up where flags are dead.
-void Emitter::place_check(const RegionBlock& block, unsigned start, unsigned first_access, StackGroup group) {
+void Emitter::place_check(unsigned start, unsigned first_access, StackGroup group) {
   unsigned at = first_access;
-  while (at > start && region_.insns[block.first + at].live_before != 0) --at;
-  if (region_.insns[block.first + at].live_before != 0) at = first_access;
+  while (at > start && region_.insns[at].live_before != 0) --at;
+  if (region_.insns[at].live_before != 0) at = first_access;
   int32_t rsp = 0;
-  for (unsigned i = start; i < at; ++i) rsp += plans_[block.first + i].stack.change;
+  for (unsigned i = start; i < at; ++i) rsp += plans_[i].stack.change;
   group.check_before = static_cast<uint8_t>(at);
   group.low -= rsp;
   group.high -= rsp;
@@ -187,7 +188,7 @@ void Emitter::emit_stack_check(const RegionInsn& insn, const StackGroup& group) 
   }
   r11_taken();  // the fill may have changed it
   cold_groups_.push_back(cold);
-  stack_ = {.active = true, .low = group.low, .high = group.high, .rsp = 0};
+  stack_ = {.active = true, .last = group.last, .low = group.low, .high = group.high, .rsp = 0};
 }
 
 /// The operand where the active group has proven [RSP + displacement, + size); nothing where it has not.
@@ -205,12 +206,12 @@ std::optional<HostOperand> Emitter::stack_operand(const Address& address, unsign
   return HostOperand::at(kHostR11, kHostR9, 0, address.displacement);
 }
 
-/// After an instruction of the block.
-void Emitter::follow_stack(const RegionBlock& block, unsigned index) {
+/// After an instruction of the region.
+void Emitter::follow_stack(unsigned index) {
   if (!stack_.active) return;
-  const StackUse& use = plans_[block.first + index].stack;
+  const StackUse& use = plans_[index].stack;
   stack_.rsp += use.change;
-  if (use.ends_group) stack_.active = false;
+  if (use.ends_group || index == stack_.last) stack_.active = false;
 }
 
 }  // namespace tenon::jit

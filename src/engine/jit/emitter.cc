@@ -110,6 +110,7 @@ bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t secon
   cold_words_.clear();
   cold_interprets_.clear();
   plan();
+  plan_stretches();
   for (unsigned i = 0; i < region_.block_count; ++i) emit_block(i);
   for (const BlockFixup& fixup : block_fixups_) asm_.bind(fixup.from, block_address_[fixup.block]);
   emit_cold();
@@ -132,6 +133,35 @@ void Emitter::plan() {
   }
 }
 
+void Emitter::plan_stretches() {
+  std::array<uint8_t, kRegionBlocksMax> ways_in{};
+  const auto count = [&](uint8_t block) {
+    if (block != RegionBlock::kOutside) ++ways_in[block];
+  };
+  for (unsigned i = 0; i < region_.block_count; ++i) {
+    count(region_.blocks[i].next);
+    count(region_.blocks[i].taken);
+  }
+  starts_stretch_[0] = true;
+  for (unsigned i = 1; i < region_.block_count; ++i) {
+    const RegionBlock& before = region_.blocks[i - 1];
+    const uint8_t behind = before.end == BlockEnd::kJump ? before.taken : before.next;
+    starts_stretch_[i] =
+        before.end > BlockEnd::kConditional || behind != i || ways_in[i] != 1 || region_.blocks[i].loop_head;
+  }
+}
+
+/// Plans what is checked where from block `index` on, of which nothing is known here.
+void Emitter::begin_stretch(unsigned index) {
+  unsigned last = index;
+  while (last + 1 < region_.block_count && !starts_stretch_[last + 1]) ++last;
+  stretch_ = {.first = region_.blocks[index].first,
+              .end = unsigned{region_.blocks[last].first} + region_.blocks[last].count};
+  checked_early_ = nullptr;
+  plan_stack();
+  plan_bases();
+}
+
 Emitter::InsnPlan Emitter::plan_insn(const Insn& insn, BlockEnd end) const {
   InsnPlan plan;
   plan.kind = emit_kind(insn);
@@ -149,47 +179,48 @@ Emitter::InsnPlan Emitter::plan_insn(const Insn& insn, BlockEnd end) const {
 
 void Emitter::emit_block(unsigned index) {
   const RegionBlock& block = region_.blocks[index];
-  block_address_[index] = asm_.address();
-  vector_known_ = false;
-  x87_known_ = false;
-  r11_taken();
-  plan_stack(block);
-  plan_bases(block);
   const uint64_t start_rip = rip_of(block.start_offset);
-  if (block.count != 0) fragment_.entries.push_back({start_rip, static_cast<uint32_t>(asm_.offset())});
+  block_address_[index] = asm_.address();
+  if (starts_stretch_[index]) begin_stretch(index);
+  if (block.count != 0 && can_resume()) {
+    fragment_.entries.push_back({start_rip, static_cast<uint32_t>(asm_.offset())});
+    vector_known_ = false;
+    x87_known_ = false;
+    r11_taken();
+  }
   side_entry(block.start_offset, true);
   if (second_mapping_ != 0) guard_second_page();
   if (block.loop_head) poll(start_rip, block.live_in != 0);
   if (options_.count_instructions) count_block(block);
-  size_t group = 0;
-  for (unsigned i = 0; i < block.count; ++i) {
-    const RegionInsn& insn = region_.insns[block.first + i];
-    if (i != 0) side_entry(insn.offset, true);
+  const unsigned end = unsigned{block.first} + block.count;
+  for (unsigned i = block.first; i < end; ++i) {
+    const RegionInsn& insn = region_.insns[i];
+    if (i != block.first) side_entry(insn.offset, true);
+    size_t& group = stretch_.stack_group;
     if (group < stack_groups_.size() && stack_groups_[group].check_before == i)
       emit_stack_check(insn, stack_groups_[group++]);
-    emit_base_checks(block, i);
-    check_early(block, i, group);
-    last_in_block_ = i + 1u == block.count;
+    emit_base_checks(i);
+    check_early(block, i);
+    last_in_block_ = i + 1 == end;
     if (last_in_block_ && emitted_by_end(block.end)) break;
     if (last_in_block_ && block.end == BlockEnd::kStop && !goes_on(insn.insn)) {
       emit_transfer(insn);
     } else {
       emit_insn(insn);
     }
-    follow_stack(block, i);
+    follow_stack(i);
     follow_bases(i);
     if (checked_early_ == &insn) checked_early_ = nullptr;
   }
   emit_end(block, index);
-  stack_.active = false;
-  checked_early_ = nullptr;
-  base_groups_.clear();
 }
 
 void Emitter::side_entry(uint16_t guest_offset, bool resumable) {
-  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset,
-                            resumable && !stack_.active && checked_early_ == nullptr && !has_active_base()});
+  fragment_.side.push_back({static_cast<uint32_t>(asm_.offset()), guest_offset, resumable && can_resume()});
 }
+
+/// Whether what is emitted here relies on nothing but guest state.
+bool Emitter::can_resume() const { return !stack_.active && checked_early_ == nullptr && !has_active_base(); }
 
 /// Keeps flags: RCX = 0 where the mapping is the one translated from.
 void Emitter::guard_second_page() {

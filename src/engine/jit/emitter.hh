@@ -105,6 +105,8 @@ class Emitter {
 
   // --- emitter.cc: the region as a whole.
   void plan();
+  void plan_stretches();
+  void begin_stretch(unsigned index);
   InsnPlan plan_insn(const x86::Insn& insn, BlockEnd end) const;
   const InsnPlan& plan_of(const RegionInsn& insn) const {
     return plans_[static_cast<size_t>(&insn - region_.insns.data())];
@@ -118,6 +120,7 @@ class Emitter {
   void emit_plain_exits();
   void guard_second_page();
   void count_block(const RegionBlock& block);
+  bool can_resume() const;
   void side_entry(uint16_t guest_offset, bool resumable);
   void need_vector(const RegionInsn& insn);
   void need_x87(const RegionInsn& insn);
@@ -153,30 +156,31 @@ class Emitter {
                     bool flags_live);
   HostOperand check_short(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
   HostOperand check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
-  void check_early(const RegionBlock& block, unsigned index, size_t next_group);
+  void check_early(const RegionBlock& block, unsigned index);
   void emit_linear(const Address& address, bool flags_live);
   void emit_sum(HostRegister to, const Address& address);
   void emit_bit_unit(const Address& address);
 
   // --- emit_stack.cc: accesses near RSP, checked once for a group of them.
   struct StackGroup {
-    uint8_t check_before = 0;  // instruction of the block
-    int32_t low = 0;           // bytes it accesses, from RSP there
+    uint8_t check_before = 0;  // instructions of the region
+    uint8_t last = 0;
+    int32_t low = 0;  // bytes it accesses, from RSP there
     int32_t high = 0;
   };
   StackUse stack_use(const x86::Insn& insn, const InsnPlan& plan, BlockEnd end) const;
-  void plan_stack(const RegionBlock& block);
-  unsigned plan_group(const RegionBlock& block, unsigned start);
-  void place_check(const RegionBlock& block, unsigned start, unsigned first_access, StackGroup group);
+  void plan_stack();
+  unsigned plan_group(unsigned start);
+  void place_check(unsigned start, unsigned first_access, StackGroup group);
   void emit_stack_check(const RegionInsn& insn, const StackGroup& group);
   std::optional<HostOperand> stack_operand(const Address& address, unsigned size_bytes);
-  void follow_stack(const RegionBlock& block, unsigned index);
+  void follow_stack(unsigned index);
 
   // --- emit_base.cc: accesses off one register, checked once for a group of them.
   static constexpr unsigned kBaseGroupsMax = std::extent_v<decltype(interp::TranslatedState::group_address)>;
   struct BaseGroup {
     uint8_t base = 0;
-    uint8_t check_before = 0;  // instructions of the block
+    uint8_t check_before = 0;  // instructions of the region
     uint8_t last = 0;
     bool writes = false;
     bool active = false;  // checked, and not over
@@ -184,9 +188,9 @@ class Emitter {
     int32_t high = 0;
   };
   bool ends_bases(const RegionInsn& insn) const;
-  void plan_bases(const RegionBlock& block);
-  std::optional<BaseGroup> find_base_group(const RegionBlock& block, unsigned first) const;
-  void emit_base_checks(const RegionBlock& block, unsigned index);
+  void plan_bases();
+  std::optional<BaseGroup> find_base_group(unsigned first) const;
+  void emit_base_checks(unsigned index);
   void emit_base_check(const RegionInsn& insn, const BaseGroup& group);
   std::optional<HostOperand> base_operand(const Address& address, unsigned size_bytes, Access access);
   void follow_bases(unsigned index);
@@ -273,11 +277,20 @@ class Emitter {
   bool plain_ = false;           // kModePlain
   uint32_t second_mapping_ = 0;  // number that a crossing instruction's second page must have; 0: it does not cross
   std::array<InsnPlan, kRegionInsnsMax> plans_;
+  /// A stretch is a block and those behind it that are come to from nowhere but the one before. Groups reach over all
+  /// of it; where one does, the block in its middle cannot be entered from outside.
+  std::array<bool, kRegionBlocksMax> starts_stretch_{};
+  struct {
+    unsigned first = 0;  // instructions of the region
+    unsigned end = 0;
+    size_t stack_group = 0;  // the next to be checked
+  } stretch_;
   const RegionInsn* checked_early_ = nullptr;  // R10 and R11 hold the checked operand of this later instruction
 
   struct {
     bool active = false;
-    int32_t low = 0;  // what the group's check has proven, from RSP at the check
+    uint8_t last = 0;  // instruction of the region that relies on it
+    int32_t low = 0;   // what the group's check has proven, from RSP at the check
     int32_t high = 0;
     int32_t rsp = 0;  // RSP now, from there
   } stack_;
