@@ -36,7 +36,10 @@ constexpr unsigned kGranuleSize = 64;
 constexpr unsigned kLookAheadMax = 12;
 constexpr uint16_t kAllFlags = x86::kArithmeticFlags;
 
-using Page = std::span<const uint8_t, kPageSize>;
+struct Page {
+  std::span<const uint8_t, kPageSize> bytes;
+  PageCopy* copy = nullptr;
+};
 
 /// What an instruction or a run of them does with the flags.
 struct FlagEffect {
@@ -110,7 +113,8 @@ bool has_successor(BlockEnd end) {
 bool in_page(int64_t offset) { return offset >= 0 && offset < kPageSize; }
 
 DecodeStatus decode_at(Page page, unsigned offset, Insn& insn) {
-  return x86::decode(page.subspan(offset), CodeSize::k64, insn);
+  if (page.copy != nullptr) page.copy->need(offset);
+  return x86::decode(page.bytes.subspan(offset), CodeSize::k64, insn);
 }
 
 /// Granules of `size` bytes at `offset`, which end in the page.
@@ -472,8 +476,8 @@ void mark_all_live(Region& region) {
 
 }  // namespace
 
-uint16_t live_flags_at(std::span<const uint8_t, 4096> page, unsigned offset, uint64_t& granules) {
-  return look_ahead_in(page, offset, granules, nullptr);
+uint16_t live_flags_at(PageCopy& page, unsigned offset, uint64_t& granules) {
+  return look_ahead_in({page.bytes(), &page}, offset, granules, nullptr);
 }
 
 uint16_t flags_read(const Insn& insn) { return effect_of(insn).read; }
@@ -485,9 +489,9 @@ void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, con
   out.insn_count = 0;
   out.block_count = 0;
   out.granules = 0;
-  Finder(page, options, out).run(start_offset);
+  Finder({page, options.copy}, options, out).run(start_offset);
   if (options.strict_flags) return mark_all_live(out);
-  Liveness(page, out, options.elsewhere).run();
+  Liveness({page, options.copy}, out, options.elsewhere).run();
 }
 
 void make_single_region(const Insn& insn, unsigned offset, Region& out) {

@@ -65,6 +65,33 @@ struct Region {
   uint64_t granules = 0;
 };
 
+/// A private copy of a guest page, made as far as it is looked at.
+class PageCopy {
+ public:
+  virtual ~PageCopy() = default;
+  std::span<const uint8_t, 4096> bytes() const { return bytes_; }
+  /// The instruction at `offset` is going to be looked at.
+  void need(unsigned offset) {
+    const unsigned last = (offset + x86::kInsnLengthMax - 1) / 64;
+    const uint64_t missing = (uint64_t{1} << offset / 64 | (last < 64 ? uint64_t{1} << last : 0)) & ~present_;
+    if (missing != 0) {
+      copy(missing, bytes_);
+      present_ |= missing;
+    }
+  }
+
+ protected:
+  /// The next need() copies anew.
+  void forget() { present_ = 0; }
+
+ private:
+  /// Copies these granules to their places in `to`.
+  virtual void copy(uint64_t granules, std::array<uint8_t, 4096>& to) = 0;
+
+  uint64_t present_ = 0;
+  std::array<uint8_t, 4096> bytes_{};
+};
+
 /// Answers what find_region() cannot see: the code in other pages, and what is translated already.
 class Elsewhere {
  public:
@@ -79,6 +106,7 @@ struct RegionOptions {
   bool strict_flags = false;  // all flags count as live everywhere a fault or an exit may show them
   unsigned insns_max = kRegionInsnsMax;
   Elsewhere* elsewhere = nullptr;  // none: all flags live behind exits to other pages
+  PageCopy* copy = nullptr;        // whose bytes are the page; none: all of the page is there
 };
 
 /// Finds the region of 64-bit code that starts at `page[start_offset]`. `page` is a private copy of the guest page:
@@ -92,8 +120,9 @@ void find_region(std::span<const uint8_t, 4096> page, unsigned start_offset, con
 /// after it. Granules: the last one of its first page.
 void make_single_region(const x86::Insn& insn, unsigned offset, Region& out);
 
-/// Arithmetic flags live at page[offset], found by looking a few instructions ahead; adds the granules looked at.
-uint16_t live_flags_at(std::span<const uint8_t, 4096> page, unsigned offset, uint64_t& granules);
+/// Arithmetic flags live at `offset` of the page, found by looking a few instructions ahead; adds the granules looked
+/// at.
+uint16_t live_flags_at(PageCopy& page, unsigned offset, uint64_t& granules);
 
 /// Arithmetic flags (kArithmeticFlags bits) that `insn` may read, and those it certainly overwrites (defined or
 /// undefined, but independent of their old value). Shifts by CL and REP compares keep flags when the count is 0: no

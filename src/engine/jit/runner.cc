@@ -290,26 +290,17 @@ bool Runner::watch(uint64_t gpa_page, uint64_t granules, const uint8_t* expected
   return true;
 }
 
-/// Copies the page that is to be translated from; what was copied last serves again until watch() finds it changed.
-bool Runner::copy_page(uint64_t gpa_page) {
-  const std::byte* host = cpu_.memory->host_address(Gpa(gpa_page), kPageSize);
-  if (host == nullptr) return false;
-  interp::copy_host(page_copy_.data(), host, kPageSize);
-  copied_page_ = gpa_page;
-  return true;
-}
-
 uint64_t Runner::translate(uint64_t rip, const RememberedCode::Line& found, Mode mode) {
   const RememberedCode::Line line = found;
   const uint64_t start_ns = now_ns();
   constexpr unsigned kTries = 8;  // another vCPU may be writing the page all the time
   Fragment* fragment = nullptr;
   for (unsigned i = 0; i < kTries; ++i) {
-    if (copied_page_ != line.gpa_page && !copy_page(line.gpa_page)) break;
+    if (!page_copy_.open(*cpu_.memory, line.gpa_page)) break;
     begin_looking(rip & kPageMask, line.gpa_page, mode);
     translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize), *this);
-    if (!watch(line.gpa_page, translator_->region().granules, page_copy_.data())) {
-      copied_page_ = kNoPage;
+    if (!watch(line.gpa_page, translator_->region().granules, page_copy_.bytes().data())) {
+      page_copy_.close();
       continue;
     }
     const bool empty = translator_->region().blocks[0].count == 0;

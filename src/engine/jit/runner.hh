@@ -88,7 +88,6 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   const RememberedCode::Line* fetch(uint64_t rip);
   uint64_t translate(uint64_t rip, const RememberedCode::Line& line, Mode mode);
   bool watch(uint64_t gpa_page, uint64_t granules, const uint8_t* expected);
-  bool copy_page(uint64_t gpa_page);
   void link_ready(Fragment& fragment);
 
   // --- runner_look_ahead.cc: flags behind exits to other pages.
@@ -108,6 +107,7 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   uint16_t live_at(int64_t offset) override;
   bool is_translated(unsigned offset) override;
   Look look_at(uint64_t linear);
+  bool find_page(uint64_t linear, uint64_t& gpa_page);
   void begin_looking(uint64_t linear_page, uint64_t gpa_page, Mode mode);
   void note_looks(uint64_t gpa_page, uint64_t granules);
   void invalidate_dependents(uint64_t gpa_page, uint64_t granules);
@@ -180,9 +180,21 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   std::unordered_map<uint64_t, std::vector<Dependent>> dependents_;
   /// By second page: the first pages of instructions that go on there.
   std::unordered_map<uint64_t, std::vector<uint64_t>> crossing_;
-  /// The page translated last, as find_region wants it.
-  std::array<uint8_t, kPageSize> page_copy_;
-  uint64_t copied_page_ = kNoPage;
+  /// A page of guest memory; what was copied serves until watch() finds it changed.
+  class GuestPage final : public PageCopy {
+   public:
+    /// False: there is no memory.
+    bool open(const GuestMemory& memory, uint64_t gpa_page);
+    void close() { gpa_page_ = kNoPage; }
+
+   private:
+    void copy(uint64_t granules, std::array<uint8_t, kPageSize>& to) override;
+
+    const std::byte* host_ = nullptr;
+    uint64_t gpa_page_ = kNoPage;
+  };
+  GuestPage page_copy_;    // translated last
+  GuestPage looked_page_;  // looked at last
 
   TranslationStats stats_;  // without what the cache counts
   std::array<std::atomic<uint64_t>, kCounters> published_{};

@@ -31,12 +31,16 @@ Fragment* Runner::translate_crossing(uint64_t rip, const RememberedCode::Line& f
   constexpr unsigned kTries = 8;
   for (unsigned i = 0; i < kTries; ++i) {
     const std::byte* host = cpu_.memory->host_address(Gpa(second.gpa_page), kPageSize);
-    if (host == nullptr || !copy_page(first_line.gpa_page)) return nullptr;
+    if (host == nullptr || !page_copy_.open(*cpu_.memory, first_line.gpa_page)) return nullptr;
+    page_copy_.need(offset);
     std::array<uint8_t, CodeWatch::kGranuleSize> head;
     interp::copy_host(head.data(), host, head.size());
-    if (!watch(first_line.gpa_page, kLastGranule, page_copy_.data())) continue;
+    const std::span<const uint8_t> tail = page_copy_.bytes().subspan(offset);
+    if (!watch(first_line.gpa_page, kLastGranule, page_copy_.bytes().data())) {
+      page_copy_.close();
+      continue;
+    }
     if (!watch(second.gpa_page, kFirstGranule, head.data())) continue;
-    const std::span<const uint8_t> tail(page_copy_.data() + offset, kPageSize - offset);
     if (!translator_->find_crossing(tail, std::span(head).first(x86::kInsnLengthMax), offset)) return nullptr;
     std::vector<uint64_t>& firsts = crossing_[second.gpa_page];
     if (std::ranges::find(firsts, first_line.gpa_page) == firsts.end()) firsts.push_back(first_line.gpa_page);

@@ -9,6 +9,8 @@
 // not the ones it computed last. TranslatorOptions::strict_flags rules that out.
 //
 // Source: SDM Vol. 1 3.4.3.1.
+#include <bit>
+
 #include "engine/interp/cpu_inline.hh"
 #include "engine/interp/soft_tlb_fill.hh"
 #include "engine/jit/runner.hh"
@@ -34,21 +36,51 @@ uint16_t Runner::live_at(int64_t offset) {
 /// Nothing of this shows in the guest but A bits, which processors set for code they only prefetch, too.
 Runner::Look Runner::look_at(uint64_t linear) {
   Look look{.linear = linear, .stamp = look_stamp_, .gpa_page = 0, .granules = 0, .live = kAllFlags};
+  uint64_t gpa_page = 0;
+  if (!find_page(linear, gpa_page)) return look;
+  constexpr unsigned kTries = 2;  // what was copied before may have changed
+  for (unsigned i = 0; i < kTries; ++i) {
+    if (!looked_page_.open(*cpu_.memory, gpa_page)) return look;
+    uint64_t granules = 0;
+    const uint16_t live = live_flags_at(looked_page_, static_cast<unsigned>(linear % kPageSize), granules);
+    if (live == kAllFlags) return look;
+    if (watch(gpa_page, granules, looked_page_.bytes().data())) {
+      look.gpa_page = gpa_page;
+      look.granules = granules;
+      look.live = live;
+      return look;
+    }
+    looked_page_.close();
+  }
+  return look;
+}
+
+/// Where the code page of `linear` lies now, if it is mapped.
+bool Runner::find_page(uint64_t linear, uint64_t& gpa_page) {
+  if (const RememberedCode::Line* line = remembered_.find_line(privilege(mode_), linear)) {
+    gpa_page = line->gpa_page;
+    return true;
+  }
   const x86::PageAccess access{.write = false, .fetch = true, .user = cpu_.cpl == 3, .user_pages_ok = false};
   interp::TlbPage page;
   uint32_t error_code = 0;
-  if (!interp::translate_page(cpu_, linear, access, page, error_code)) return look;
-  const std::byte* host = cpu_.memory->host_address(Gpa(page.gpa()), kPageSize);
-  if (host == nullptr) return look;
-  std::array<uint8_t, kPageSize> copy;
-  interp::copy_host(copy.data(), host, copy.size());
-  uint64_t granules = 0;
-  const uint16_t live = live_flags_at(copy, static_cast<unsigned>(linear % kPageSize), granules);
-  if (live == kAllFlags || !watch(page.gpa(), granules, copy.data())) return look;
-  look.gpa_page = page.gpa();
-  look.granules = granules;
-  look.live = live;
-  return look;
+  if (!interp::translate_page(cpu_, linear, access, page, error_code)) return false;
+  gpa_page = page.gpa();
+  return true;
+}
+
+bool Runner::GuestPage::open(const GuestMemory& memory, uint64_t gpa_page) {
+  host_ = memory.host_address(Gpa(gpa_page), kPageSize);
+  if (gpa_page != gpa_page_) forget();
+  gpa_page_ = host_ == nullptr ? kNoPage : gpa_page;
+  return host_ != nullptr;
+}
+
+void Runner::GuestPage::copy(uint64_t granules, std::array<uint8_t, kPageSize>& to) {
+  for (; granules != 0; granules &= granules - 1) {
+    const size_t at = static_cast<size_t>(std::countr_zero(granules)) * CodeWatch::kGranuleSize;
+    interp::copy_host(to.data() + at, host_ + at, CodeWatch::kGranuleSize);
+  }
 }
 
 bool Runner::is_translated(unsigned offset) {

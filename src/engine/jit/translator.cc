@@ -48,10 +48,10 @@ Translator::Translator(interp::Cpu& cpu, CodeCache& cache, const TranslatorStubs
 
 Translator::~Translator() = default;
 
-void Translator::find(std::span<const uint8_t, 4096> page, unsigned offset, Elsewhere& elsewhere) {
+void Translator::find(PageCopy& page, unsigned offset, Elsewhere& elsewhere) {
   const RegionOptions options{
-      .strict_flags = options_.strict_flags, .insns_max = options_.insns_max, .elsewhere = &elsewhere};
-  find_region(page, offset, options, region_);
+      .strict_flags = options_.strict_flags, .insns_max = options_.insns_max, .elsewhere = &elsewhere, .copy = &page};
+  find_region(page.bytes(), offset, options, region_);
   if (options_.lockstep) keep_first_block(region_);
 }
 

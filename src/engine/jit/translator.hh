@@ -63,7 +63,7 @@ class Translator {
   ~Translator();
 
   /// What will be translated at page[offset]: to be watched before its bytes are relied on.
-  void find(std::span<const uint8_t, 4096> page, unsigned offset, Elsewhere& elsewhere);
+  void find(PageCopy& page, unsigned offset, Elsewhere& elsewhere);
   /// The same for the one instruction that starts with all of `tail`, at `offset` of its page, and goes on with `head`
   /// in the next one. False: there is none.
   bool find_crossing(std::span<const uint8_t> tail, std::span<const uint8_t> head, unsigned offset);
