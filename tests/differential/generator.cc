@@ -252,7 +252,7 @@ void Generator::aim_memory_operand(Case& out) {
   if (insn.index != x86::kNoRegister) index = out.before.gpr[insn.index] << insn.scale;
   if (insn.base == x86::kRipBase || insn.base == x86::kNoRegister) {
     if (!insn.has_modrm) return aim_offset(out, target);
-    const uint64_t next = insn.base == x86::kRipBase ? out.address + insn.length : 0;
+    const uint64_t next = insn.base == x86::kRipBase ? out.address % kFar + insn.length : 0;
     const auto patched = static_cast<int32_t>(target - next - index);
     // The displacement is the four bytes after ModRM and SIB; find them by what they hold.
     for (size_t at = 1; at + 4 <= insn.length; ++at) {
@@ -309,9 +309,10 @@ void Generator::aim_branch(Case& out) {
 }
 
 uint64_t Generator::branch_target(const Case& test) {
-  const uint64_t target = kCodePage + random_.below(kPage);
+  const uint64_t page = test.address - test.address % kPage;
+  const uint64_t target = page + random_.below(kPage);
   const bool hits_itself = target + 32 >= test.address && target < test.address + 32;
-  return hits_itself ? kCodePage : target;
+  return hits_itself ? page : target;
 }
 
 void Generator::place(std::span<std::byte> window, uint64_t address, uint64_t value) {
@@ -339,7 +340,8 @@ void Generator::prepare_operand(Case& out, std::span<std::byte> window) {
 
 void Generator::next(Case& out, std::span<std::byte> window) {
   while (!draw_instruction(out)) ++rejected_;
-  out.address = kCodePage + 64 + random_.below(kPage - 256);
+  const uint64_t far = random_.one_in(2) ? 0 : kFar * (1 + random_.below(kFarMax));
+  out.address = far + kCodePage + 64 + random_.below(kPage - 256);
   draw_registers(out.before);
   draw_vectors(out.before);
   draw_x87(out.before);

@@ -71,8 +71,8 @@ void GuestCpu::write_tables() {
   const auto link = [&](uint64_t table, uint64_t index, uint64_t next) {
     put(memory_, table + index * 8, next | kPresent | kWritable | kUser);
   };
-  link(page(0), 0, page(1));  // PML4 -> low PDPT
-  link(page(1), 0, page(2));  // -> PD of the first GiB
+  for (uint64_t i = 0; i <= kFarMax; ++i) link(page(0), i * kFar >> 39, page(1));  // PML4 -> low PDPT
+  link(page(1), 0, page(2));                                                       // -> PD of the first GiB
   link(page(2), kWindow >> 21, page(3));
   link(page(2), kCodePage >> 21, page(4));
   link(page(0), 256, page(5));  // PML4 -> high PDPT
@@ -136,7 +136,7 @@ void GuestCpu::write_code(std::span<const uint8_t> code, uint64_t address, Endin
   std::array<uint8_t, 32> bytes;
   bytes.fill(kInt3);
   CHECK(memory_.write(Gpa(kCodePhysical + last_code_), std::as_bytes(std::span(bytes))));
-  last_code_ = address - kCodePage;
+  last_code_ = address % kPage;
   std::memcpy(bytes.data(), code.data(), code.size());
   if (ending == Ending::kCompare) std::memcpy(bytes.data() + code.size(), kCompareEaxEax, sizeof kCompareEaxEax);
   CHECK(memory_.write(Gpa(kCodePhysical + last_code_), std::as_bytes(std::span(bytes))));

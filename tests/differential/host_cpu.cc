@@ -91,10 +91,12 @@ Result<std::unique_ptr<HostCpu>> HostCpu::create() {
     return ::mmap(reinterpret_cast<void*>(address), size, protection, fixed, file.get(), static_cast<off_t>(offset)) !=
            MAP_FAILED;
   };
-  if (!map(kWindow, kWindowWritable, PROT_READ | PROT_WRITE, 0) ||
-      !map(kWindow + kWindowWritable, kPage, PROT_READ, kWindowWritable) ||
-      !map(kCodePage, kPage, PROT_READ | PROT_EXEC, kWindowReadable))
-    return fail_errno("mmap the window at its fixed address");
+  for (uint64_t far = 0; far <= kFarMax * kFar; far += kFar) {
+    if (!map(far + kWindow, kWindowWritable, PROT_READ | PROT_WRITE, 0) ||
+        !map(far + kWindow + kWindowWritable, kPage, PROT_READ, kWindowWritable) ||
+        !map(far + kCodePage, kPage, PROT_READ | PROT_EXEC, kWindowReadable))
+      return fail_errno("mmap the window at its fixed addresses");
+  }
   void* view = ::mmap(nullptr, kWindowReadable + kPage, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
   if (view == MAP_FAILED) return fail_errno("mmap the window's view");
   host->window_view_ = {static_cast<std::byte*>(view), kWindowReadable};
@@ -114,16 +116,19 @@ Result<std::unique_ptr<HostCpu>> HostCpu::create() {
 
 HostCpu::~HostCpu() {
   ::munmap(window_view_.data(), kWindowReadable + kPage);
-  ::munmap(reinterpret_cast<void*>(kWindow), kWindowReadable);
-  ::munmap(reinterpret_cast<void*>(kCodePage), kPage);
+  for (uint64_t far = 0; far <= kFarMax * kFar; far += kFar) {
+    ::munmap(reinterpret_cast<void*>(far + kWindow), kWindowReadable);
+    ::munmap(reinterpret_cast<void*>(far + kCodePage), kPage);
+  }
 }
 
 void HostCpu::write_code(std::span<const uint8_t> code, uint64_t address, Ending ending) {
   constexpr size_t kJumpSize = 14;
-  CHECK(address >= kCodePage && address + code.size() + kJumpSize <= kCodePage + kPage);
-  std::byte* at = code_view_ + (address - kCodePage);
+  const uint64_t offset = address % kPage;
+  CHECK(address - offset == kCodePage + address / kFar * kFar && offset + code.size() + kJumpSize <= kPage);
+  std::byte* at = code_view_ + offset;
   std::memset(code_view_ + last_code_, kInt3, 15 + kJumpSize);
-  last_code_ = address - kCodePage;
+  last_code_ = offset;
   std::memcpy(at, code.data(), code.size());
   if (ending == Ending::kTrap) return;
   // jmp [rip + 0]; .quad tenon_host_done

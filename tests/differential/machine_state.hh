@@ -10,6 +10,10 @@ namespace tenon::differential {
 /// Linear addresses that are the same on the host and in the guest, so that registers mean the same on both sides.
 constexpr uint64_t kCodePage = 0x2d000000;  // one page of code, then nothing; at no sum of addresses in the window
 constexpr uint64_t kWindow = 0x10000000;    // data: two writable pages, one read-only page, then nothing
+/// Both are there again at 1 and at 2 times so far up: the JIT translates code above 4 GiB in another way. RIP-relative
+/// operands reach the window that is as far up as the code.
+constexpr uint64_t kFar = uint64_t{1} << 39;
+constexpr unsigned kFarMax = 2;
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kWindowWritable = 2 * kPage;
 constexpr uint64_t kWindowReadable = 3 * kPage;

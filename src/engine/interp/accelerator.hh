@@ -68,6 +68,8 @@ struct alignas(64) TranslatedState {
   uint64_t page_number_mask = 0;         // all bits above the page offset
   uint64_t page_offset_mask = 0;         // the others
   uint64_t indirect_mask = 0;            // bits of a RIP that index `indirect`
+  uint64_t code_page_mask = 0;           // bits of a RIP that index `shifted_pages`
+  uint64_t code_shift = 0;               // guest RIP - the RIP that the running code was made for; jit/mode.hh
   uint64_t stack_negative_page[2] = {};  // one-entry TLB for the stack, by CPL 3 or not: as TlbEntry::negative_page,
   uint64_t stack_addend[2] = {};         // host address - linear address; the page is writable
   uint64_t group_address[8] = {};        // host addresses of what was checked once for several accesses
@@ -77,6 +79,8 @@ struct alignas(64) TranslatedState {
   uint32_t refills_to_failure = 0;  // fault injection: counts down, the refill that makes it 0 fails; 0: none does
   /// By privilege (0: CPL 0-2, 1: CPL 3): which mapping each page of code has now; see jit/code_cache.hh.
   std::array<std::array<uint32_t, kCodePages>, 2> code_pages{};
+  /// The same for code of CPL 3 that runs shifted: -(number + (shift << 17)).
+  std::array<uint64_t, kCodePages> shifted_pages{};
   /// The indirect-branch cache, by privilege and bits of the RIP: where a branch goes with R10 = guest RIP; the code
   /// there looks whether it is its own. All zero, which is no valid state, until the owner of the translated code makes
   /// the entries empty.

@@ -309,6 +309,10 @@ void Assembler::xchg(HostRegister left, HostRegister right) {
   }
 }
 
+void Assembler::push(const HostOperand& from) { emit(integer(0xff, 6, from, false)); }
+
+void Assembler::not_(HostRegister reg) { emit(integer(0xf7, 2, HostOperand::r(reg), true)); }
+
 void Assembler::push(HostRegister reg) { emit(short_form(0x50, reg, false)); }
 void Assembler::pop(HostRegister reg) { emit(short_form(0x58, reg, false)); }
 void Assembler::push_immediate(int32_t value) {

@@ -178,6 +178,8 @@ class Assembler {
   void pext(HostRegister to, HostRegister from, const HostOperand& mask);       // flags stay
   void xchg(HostRegister left, HostRegister right);
   void push(HostRegister reg);
+  void push(const HostOperand& from);
+  void not_(HostRegister reg);         // flags stay
   void push_immediate(int32_t value);  // sign-extended to 64 bits
   void pop(HostRegister reg);
   void lahf();

@@ -11,7 +11,8 @@
 #include "base/bits.hh"
 #include "base/check.hh"
 #include "engine/interp/accelerator.hh"
-#include "engine/jit/assembler.hh"
+#include "engine/jit/mode.hh"
+#include "engine/jit/remembered_code.hh"
 
 namespace tenon::jit {
 
@@ -27,6 +28,26 @@ bool is_entry(const Fragment& fragment, uint64_t rip, uint64_t address) {
 }
 
 }  // namespace
+
+/// The compare is LEA, for JRCXZ (SDM Vol. 2 chapter 3, Jcc: no flags read or written).
+void emit_mapping_check(Assembler& assembler, size_t state_offset, const MappedPage& page) {
+  using State = interp::TranslatedState;
+  const auto state = [&](size_t offset) { return HostOperand::state(state_offset + offset); };
+  const auto number = static_cast<int32_t>(page.number);
+  if (!page.shifted) {
+    const uint64_t entry = page.privilege * State::kCodePages + page.linear_page / kPageSize % State::kCodePages;
+    assembler.mov(kHostR10, state(offsetof(State, code_pages) + entry * sizeof(uint32_t)), false);
+    return assembler.lea(kHostRcx, HostOperand::at(kHostR10, -number));
+  }
+  // The entry is -(number + (shift << kShiftBits)).
+  constexpr uint8_t kRotation = 64 - RememberedCode::kShiftBits;
+  assembler.mov(kHostR10, state(offsetof(State, code_shift)));
+  assembler.lea(kHostRcx, HostOperand::at(kHostR10, static_cast<int32_t>(page.linear_page)));
+  assembler.pext(kHostRcx, kHostRcx, state(offsetof(State, code_page_mask)));
+  assembler.mov(kHostRcx, HostOperand::state(state_offset + offsetof(State, shifted_pages), kHostRcx, 3));
+  assembler.rorx(kHostR10, kHostR10, kRotation);
+  assembler.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0, number));
+}
 
 void InterpretSite::set_steps(std::span<const interp::Step> from) {
   CHECK(from.size() <= std::size(steps));
@@ -52,7 +73,7 @@ const SideEntry* Fragment::side_at(uint64_t address) const {
 
 // --- Set-up
 
-Result<std::unique_ptr<CodeCache>> CodeCache::create(size_t size_bytes, size_t stub_bytes, size_t code_pages_offset,
+Result<std::unique_ptr<CodeCache>> CodeCache::create(size_t size_bytes, size_t stub_bytes, size_t state_offset,
                                                      uint32_t mapping_number_max) {
   const size_t stub_segments = std::max<size_t>(1, align_up(stub_bytes, kSegmentBytes) / kSegmentBytes);
   if (size_bytes % kSegmentBytes != 0 || size_bytes > kCodeBytesMax || size_bytes / kSegmentBytes < stub_segments + 2) {
@@ -61,13 +82,12 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(size_t size_bytes, size_t s
                                                  " to 1024");
   }
   CodeMemory memory = TRY(CodeMemory::create(size_bytes, "tenon-jit"));
-  return std::unique_ptr<CodeCache>(
-      new CodeCache(std::move(memory), stub_segments, code_pages_offset, mapping_number_max));
+  return std::unique_ptr<CodeCache>(new CodeCache(std::move(memory), stub_segments, state_offset, mapping_number_max));
 }
 
-CodeCache::CodeCache(CodeMemory memory, size_t stub_segments, size_t code_pages_offset, uint32_t mapping_number_max)
+CodeCache::CodeCache(CodeMemory memory, size_t stub_segments, size_t state_offset, uint32_t mapping_number_max)
     : stub_segments_(stub_segments),
-      code_pages_offset_(code_pages_offset),
+      state_offset_(state_offset),
       mapping_number_max_(mapping_number_max),
       memory_(std::move(memory)),
       executable_(reinterpret_cast<uint64_t>(memory_.executable().data())),
@@ -335,10 +355,11 @@ void CodeCache::link(Fragment& from, const LinkSlot& slot, uint64_t target, unsi
   }
   // Within a page, the mapping that `from` was entered by is the one `target` needs. Global ones outlive everything but
   // what calls unlink_global().
-  if (from.linear_page == link.target->linear_page && from.gpa_page == link.target->gpa_page) {
+  const bool same_page = from.linear_page == link.target->linear_page || (from.mode & kModeIndirect) != 0;
+  if (same_page && from.gpa_page == link.target->gpa_page) {
     link.kind = LinkKind::kSamePage;
     make_link(link, link.target_offset);
-  } else if (from.global && link.target->global) {
+  } else if (from.global && link.target->global && !is_shifted(from.mode)) {
     link.kind = LinkKind::kGlobal;
     make_link(link, link.target_offset);
   } else {
@@ -444,18 +465,17 @@ uint32_t CodeCache::allocate_guard() {
 }
 
 /// Goes to the target while code_pages says that the target's page is mapped as it was, else to the slot's stub. Only
-/// R10 and R11 are free, and flags may be live: the compare is LEA and JRCXZ (SDM Vol. 2 chapter 3, Jcc: no flags read
-/// or written).
+/// R10 and R11 are free, and flags may be live.
 void CodeCache::emit_guard(const Link& link, uint32_t number) {
-  const uint64_t page_index = link.target->linear_page / kPageSize % interp::TranslatedState::kCodePages;
-  const uint64_t entry = link.privilege * interp::TranslatedState::kCodePages + page_index;
   const uint64_t stub = link.from->host + link.from->slots[link.slot].stub_offset;
-
   std::array<std::byte, 2 * kGuardBytes> buffer;  // the assembler wants to see more room than it uses
   Assembler code(buffer, executable_ + link.guard);
-  code.mov(kHostR10, HostOperand::state(code_pages_offset_ + entry * sizeof(uint32_t)), false);
   code.mov(kHostR11, HostOperand::r(kHostRcx));
-  code.lea(kHostRcx, HostOperand::at(kHostR10, -static_cast<int32_t>(number)));
+  emit_mapping_check(code, state_offset_,
+                     {.linear_page = link.target->linear_page,
+                      .number = number,
+                      .privilege = link.privilege,
+                      .shifted = is_shifted(link.from->mode)});
   const Fixup hit = code.jrcxz_forward();
   code.mov(kHostRcx, HostOperand::r(kHostR11));
   code.jmp(stub);

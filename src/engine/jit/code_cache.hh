@@ -15,7 +15,9 @@
 //
 // Page mappings. Each pair (linear page, physical page) that has code gets a number. code_pages[privilege][linear page
 // % kCodePages] holds the number of the mapping last proven by translating a fetch; the owner clears it when
-// translations are forgotten, and when generation() changes. Number 0 is none. Numbers go up to 2^31 and then start
+// translations are forgotten, and when generation() changes. Number 0 is none. Fragments in kModeShifted (mode.hh) have
+// nominal RIPs, and numbers of nominal pages; shifted_pages holds the shift with the number, and guards between them
+// compare both. Numbers go up to 2^29 and then start
 // anew, with everything removed; those of mappings without fragments are forgotten from time to time and not used
 // again.
 //
@@ -42,6 +44,7 @@
 #include "base/code_memory.hh"
 #include "base/result.hh"
 #include "engine/interp/cpu.hh"
+#include "engine/jit/assembler.hh"
 #include "engine/jit/pair_table.hh"
 #include "vm/guest_memory.hh"
 
@@ -84,8 +87,9 @@ struct BranchSite {
 
 /// An instruction that the interpreter executes in the middle of translated code.
 struct InterpretSite {
-  uint64_t rip = 0;
+  uint64_t rip = 0;  // nominal where its fragment is `shifted`
   uint64_t next_rip = 0;
+  bool shifted = false;
   uint64_t resume = 0;    // executable address to go on at, when nothing else changed; 0: always dispatch
   x86::Op operation{};    // for statistics
   interp::Step steps[3];  // a helper at most, the instruction, and the end step (interp/trace_builder.hh)
@@ -99,7 +103,7 @@ struct PageCode;
 constexpr uint64_t kNoSecondPage = ~uint64_t{0};
 
 struct Fragment {
-  uint64_t linear_page = 0;  // of all its RIPs
+  uint64_t linear_page = 0;  // of all its RIPs; nominal in kModeShifted, as they are
   uint64_t gpa_page = 0;
   uint64_t second_gpa_page = kNoSecondPage;  // where its one instruction goes on
   Mode mode = 0;
@@ -156,17 +160,27 @@ struct CodeCacheStats {
   uint64_t segments_used = 0;  // opened at least once: what the ring takes of host memory, in kSegmentBytes
 };
 
+/// A page of code, as guards know it.
+struct MappedPage {
+  uint64_t linear_page = 0;
+  uint32_t number = 0;  // CodeCache::mapping_number()
+  unsigned privilege = 0;
+  bool shifted = false;  // linear_page is nominal: code_shift belongs to it
+};
+/// RCX = 0 where the page is mapped so now. R10 changes, flags stay. `state_offset` as in CodeCache::create().
+void emit_mapping_check(Assembler& assembler, size_t state_offset, const MappedPage& page);
+
 class CodeCache {
  public:
   static constexpr size_t kSegmentBytes = size_t{1} << 20;
   static constexpr size_t kRoomBytesMax = size_t{128} << 10;
   static constexpr size_t kFragmentAlignment = 32;
-  static constexpr uint32_t kMappingNumberMax = 0x7fff'ffff;  // must fit a displacement
+  static constexpr uint32_t kMappingNumberMax = 0x1fff'ffff;  // must fit below a shift in shifted_pages
 
   /// `stub_bytes` at the start are never evicted (runtime.hh's stubs); they take whole segments. `size_bytes`: a
-  /// multiple of kSegmentBytes up to 1 GiB, at least two segments beside the stubs' own. `code_pages_offset`: of
-  /// TranslatedState::code_pages from what GS base is while translated code runs.
-  static Result<std::unique_ptr<CodeCache>> create(size_t size_bytes, size_t stub_bytes, size_t code_pages_offset,
+  /// multiple of kSegmentBytes up to 1 GiB, at least two segments beside the stubs' own. `state_offset`: of
+  /// TranslatedState from what GS base is while translated code runs.
+  static Result<std::unique_ptr<CodeCache>> create(size_t size_bytes, size_t stub_bytes, size_t state_offset,
                                                    uint32_t mapping_number_max = kMappingNumberMax);
   ~CodeCache();
   CodeCache(const CodeCache&) = delete;
@@ -200,9 +214,9 @@ class CodeCache {
   Fragment* fragment_at(uint64_t address) const;
 
   /// Makes `slot` of `from` go to `target`: the entry of a live fragment for slot.target_rip, from find(). `privilege`
-  /// (0: CPL 0-2, 1: CPL 3) chooses the half of code_pages that a guard looks at. May allocate a guard; does nothing
-  /// when there is no room for it, when the slot is a poll, or when `from` was removed by a reserve() since it was
-  /// found.
+  /// (0: CPL 0-2, 1: CPL 3) chooses the half of code_pages that a guard looks at. Either both fragments are shifted,
+  /// and by the same now, or none is. May allocate a guard; does nothing when there is no room for it, when the slot is
+  /// a poll, or when `from` was removed by a reserve() since it was found.
   void link(Fragment& from, const LinkSlot& slot, uint64_t target, unsigned privilege);
   /// Sends all links that cross pages without a guard back to their stubs: some global translation has changed.
   void unlink_global();
@@ -210,6 +224,7 @@ class CodeCache {
   /// Removes the fragments made from any of `granules` of the physical page. generation() changes if there were any.
   void invalidate(uint64_t gpa_page, uint64_t granules);
   void invalidate_all();
+  bool has_code(uint64_t gpa_page) const { return pages_.contains(gpa_page); }
   /// Physical pages that have fragments, for a scan of all versions.
   std::vector<uint64_t> pages() const;
 
@@ -217,7 +232,7 @@ class CodeCache {
   /// sites) or mapping numbers (code_pages) must drop them before translated code runs again.
   uint64_t generation() const { return generation_; }
 
-  /// The number of the mapping of `linear_page` to `gpa_page` (page-aligned addresses), never 0. Every 2^31 new numbers
+  /// The number of the mapping of `linear_page` to `gpa_page` (page-aligned addresses), never 0. Every 2^29 new numbers
   /// it removes all code (generation() changes) before it starts with 1 again.
   uint32_t mapping_number(uint64_t linear_page, uint64_t gpa_page);
 
@@ -227,7 +242,7 @@ class CodeCache {
   static constexpr uint32_t kNoLink = ~uint32_t{0};
   // Of each segment's end, for guards only. About as many as one link out of four pages of code needs.
   static constexpr size_t kGuardRoomBytes = size_t{32} << 10;
-  static constexpr size_t kGuardBytes = 40;
+  static constexpr size_t kGuardBytes = 72;
   static constexpr size_t kNumbersMin = 4096;
   static constexpr size_t kChunkBytes = 256;
   static_assert(kSegmentBytes / kFragmentAlignment <= size_t{UINT16_MAX} + 1);
@@ -267,7 +282,7 @@ class CodeCache {
     std::vector<uint16_t> by_chunk;
   };
 
-  CodeCache(CodeMemory memory, size_t stub_segments, size_t code_pages_offset, uint32_t mapping_number_max);
+  CodeCache(CodeMemory memory, size_t stub_segments, size_t state_offset, uint32_t mapping_number_max);
 
   /// RIP and physical address have the same offset in their pages, so those bits are free for the mode.
   static uint64_t page_key(uint64_t gpa, Mode mode) { return (gpa & ~(kPageSize - 1)) | mode; }
@@ -304,7 +319,7 @@ class CodeCache {
   void forget_unused_numbers();
 
   const size_t stub_segments_;
-  const size_t code_pages_offset_;
+  const size_t state_offset_;
   const uint32_t mapping_number_max_;
   CodeMemory memory_;
   uint64_t executable_;

@@ -26,7 +26,7 @@ struct FakeCpu {
   std::array<std::byte, 192> before{};
   interp::TranslatedState translated;
 };
-constexpr size_t kCodePagesOffset = offsetof(FakeCpu, translated) + offsetof(interp::TranslatedState, code_pages);
+constexpr size_t kStateOffset = offsetof(FakeCpu, translated);
 
 /// GS base is `cpu` while it lives. SAFETY: glibc keeps nothing in GS on x86-64.
 class GsScope {
@@ -72,8 +72,7 @@ class CodeCacheTest : public testing::Test {
   void SetUp() override { create(kSegments); }
 
   void create(size_t segments, uint32_t mapping_number_max = CodeCache::kMappingNumberMax) {
-    auto cache =
-        CodeCache::create((segments + 1) * CodeCache::kSegmentBytes, 4096, kCodePagesOffset, mapping_number_max);
+    auto cache = CodeCache::create((segments + 1) * CodeCache::kSegmentBytes, 4096, kStateOffset, mapping_number_max);
     ASSERT_TRUE(cache.has_value()) << cache.error().message();
     cache_ = std::move(*cache);
     // The exit that all stubs call: returns their return address, which is inside the fragment.

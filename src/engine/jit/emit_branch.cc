@@ -21,8 +21,6 @@ using x86::Insn;
 using x86::Op;
 using x86::Operand;
 
-bool fits_int32(uint64_t value) { return static_cast<uint64_t>(static_cast<int32_t>(value)) == value; }
-
 }  // namespace
 
 HostOperand cached_target(Assembler& assembler, unsigned privilege_index) {
@@ -134,11 +132,11 @@ void Emitter::emit_counter_branch(const RegionBlock& block, const RegionInsn& re
 void Emitter::push_return_address(const RegionInsn& insn) {
   const uint64_t address = next_rip(insn);
   HostOperand to = check(insn, stack_address(-8), 8, Access::kWrite, insn.live_before != 0);
-  if (fits_int32(address)) {
+  if (fits_int32(address) && !shifted_) {
     asm_.store_immediate(to, static_cast<int32_t>(address));
   } else {
     const HostRegister value = free_beside(to);
-    asm_.mov_immediate(value, address);
+    emit_rip(value, {.constant = true, .linear = address, .shifted = shifted_});
     asm_.store(to, value);
   }
   asm_.lea(kHostR9, HostOperand::at(kHostR9, -8));
@@ -148,6 +146,7 @@ void Emitter::emit_call(const RegionBlock& block, const RegionInsn& insn, unsign
   if (insn.insn.operand_size != 8) return interpret(insn, true);
   push_return_address(insn);
   const uint64_t target = fragment_.linear_page + static_cast<uint64_t>(block.taken_offset);
+  save_shift();
   cold_exits_.push_back({.from = asm_.call_forward(), .target_rip = target, .is_poll = false});
   emit_return_site(next_rip(insn));
   go_to(block.next, next_rip(insn), 0, index + 1);
@@ -183,6 +182,7 @@ void Emitter::emit_indirect_call(const RegionBlock& block, const RegionInsn& ins
     load_target(insn);
   }
   name_indirect(insn, -8);
+  save_shift();
   asm_.call_indirect(cached_target(asm_, privilege(mode_)));
   emit_return_site(next_rip(insn));
   go_to(block.next, next_rip(insn), 0, index + 1);
@@ -213,9 +213,15 @@ void Emitter::emit_return(const RegionInsn& region_insn) {
   asm_.ret();
 }
 
+/// Before a call: the callee may lie in an object with another shift. The return site takes it off the shadow stack.
+void Emitter::save_shift() {
+  if (shifted_) asm_.push(HostOperand::state(state::kCodeShift));
+}
+
 /// Behind a call: a RET has come here with its guest RIP in R10 and its name in R11, which stays; `rip` is the one that
 /// belongs here. Flags stay even where this code does not read them: another RIP's may.
 void Emitter::emit_return_site(uint64_t rip) {
+  if (shifted_) return emit_shifted_return_site(rip);
   const uint64_t negative = uint64_t{0} - rip;
   r11_taken();
   asm_.push(kHostRcx);
@@ -229,6 +235,22 @@ void Emitter::emit_return_site(uint64_t rip) {
   asm_.jmp(stubs_.return_mismatch[privilege(mode_)]);
   asm_.bind_short(same);
   asm_.pop(kHostRcx);
+}
+
+/// The same with the shift that save_shift() left, which is valid again: RCX = shift + rip - R10.
+void Emitter::emit_shifted_return_site(uint64_t rip) {
+  r11_taken();
+  asm_.push(kHostRcx);
+  asm_.mov(kHostRcx, HostOperand::at(kHostRsp, sizeof(uint64_t)));
+  asm_.store(HostOperand::state(state::kCodeShift), kHostRcx);
+  asm_.not_(kHostR10);
+  asm_.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0, static_cast<int32_t>(rip + 1)));
+  const Fixup same = asm_.jrcxz_forward();
+  asm_.not_(kHostR10);
+  asm_.jmp(stubs_.return_mismatch[privilege(mode_)]);
+  asm_.bind_short(same);
+  asm_.pop(kHostRcx);
+  asm_.lea(kHostRsp, HostOperand::at(kHostRsp, sizeof(uint64_t)));
 }
 
 // --- The stubs behind them.
@@ -251,7 +273,7 @@ uint64_t make_look_further(Assembler& assembler, unsigned side, const Remembered
   using Found = RememberedCode::Found;
   constexpr uint8_t kFoundShift = std::countr_zero(sizeof(Found));
   const uint64_t start = assembler.address();
-  std::array<Fixup, 4> misses;
+  std::array<Fixup, 3> misses;
   const auto load = [&](const uint64_t& value) {
     assembler.mov_immediate(kHostRax, reinterpret_cast<uint64_t>(&value));
     assembler.mov(kHostRax, HostOperand::at(kHostRax));
@@ -269,16 +291,15 @@ uint64_t make_look_further(Assembler& assembler, unsigned side, const Remembered
   assembler.add(kHostR11, HostOperand::r(kHostRax));
   assembler.cmp(kHostR10, field(offsetof(Found, rip)));
   misses[1] = assembler.jcc_forward(kNotEqual);
-  load(remembered.current().addresses[side]);
-  assembler.cmp(kHostRax, field(offsetof(Found, addresses)));
-  misses[2] = assembler.jcc_forward(kNotEqual);
-  load(remembered.current().local_stamp);
-  assembler.cmp(kHostRax, field(offsetof(Found, stamp)));
+  load(remembered.epochs(side).local);
+  assembler.cmp(kHostRax, field(offsetof(Found, epoch)));
   const Fixup local = assembler.jcc_short_forward(kEqual);
-  load(remembered.current().global_stamp);
-  assembler.cmp(kHostRax, field(offsetof(Found, stamp)));
-  misses[3] = assembler.jcc_forward(kNotEqual);
+  load(remembered.epochs(side).global);
+  assembler.cmp(kHostRax, field(offsetof(Found, epoch)));
+  misses[2] = assembler.jcc_forward(kNotEqual);
   assembler.bind_short(local);
+  assembler.mov(kHostRax, field(offsetof(Found, shift)));
+  assembler.store(HostOperand::state(state::kCodeShift), kHostRax);
   assembler.mov(kHostR11, field(offsetof(Found, host)));
   restore_flags(assembler);
   assembler.jmp_indirect(HostOperand::r(kHostR11));
@@ -319,7 +340,7 @@ TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime
 
 /// Jumped to with R10 = guest RIP by what bits 14:3 of it chose from the indirect-branch cache. R10 - rip + 8 * poke is
 /// 0 only where the RIPs are the same and nothing is pending: R10 = rip - 8 * poke would have chosen another entry.
-LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t miss, uint64_t exit_link) {
+LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t shift, uint64_t miss, uint64_t exit_link) {
   const uint64_t negative = uint64_t{0} - rip;
   const bool near = fits_int32(negative);
   assembler.mov(kHostR11, HostOperand::r(kHostRcx));
@@ -338,7 +359,11 @@ LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t miss, 
   assembler.jmp(miss);
   assembler.bind_short(same);
   assembler.mov(kHostRcx, HostOperand::r(kHostR11));
-  LinkSlot slot{.target_rip = rip};
+  if (shift != 0) {
+    assembler.mov_immediate(kHostR11, shift);
+    assembler.store(HostOperand::state(state::kCodeShift), kHostR11);
+  }
+  LinkSlot slot{.target_rip = rip - shift};
   const Fixup link = assembler.jmp_forward();
   slot.rel32_offset = link.at;
   slot.stub_offset = static_cast<uint32_t>(assembler.offset());

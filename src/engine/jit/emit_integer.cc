@@ -123,11 +123,25 @@ void Emitter::emit_lea(const RegionInsn& region_insn) {
   const bool homed = is_homed(insn.reg);
   const HostRegister to = homed ? HostRegister{kHostR10} : host_of(insn.reg);
   if (address.constant) {
-    asm_.mov_immediate(to, address.narrow ? address.linear & 0xffffffff : address.linear);
+    emit_rip(to, address);
   } else {
     emit_sum(to, address);
   }
   if (homed) asm_.store(home(insn.reg), to);
+}
+
+/// `to` = an address that lies at a known distance from the code, or is a number.
+void Emitter::emit_rip(HostRegister to, const Address& address) {
+  if (!address.shifted) return asm_.mov_immediate(to, address.narrow ? address.linear & 0xffffffff : address.linear);
+  // Nominal RIPs are below 2 GiB, but a displacement may lead out of there.
+  if (fits_int32(address.linear)) {
+    asm_.mov(to, HostOperand::state(state::kCodeShift));
+    return asm_.lea(to, HostOperand::at(to, static_cast<int32_t>(address.linear)), !address.narrow);
+  }
+  asm_.mov(kHostR11, HostOperand::state(state::kCodeShift));
+  r11_taken();
+  asm_.mov_immediate(to, address.linear);
+  asm_.lea(to, HostOperand::at(to, kHostR11, 0), !address.narrow);
 }
 
 void Emitter::emit_push(const RegionInsn& region_insn) {

@@ -31,6 +31,7 @@ Emitter::Address Emitter::address_of(const RegionInsn& region_insn) const {
   address.constant = true;
   const uint64_t base = no_registers ? 0 : next_rip(region_insn);
   address.linear = base + static_cast<uint64_t>(int64_t{insn.displacement});
+  address.shifted = shifted_ && !no_registers;
   if (address.narrow) address.linear &= 0xffffffff;
   return address;
 }
@@ -58,13 +59,18 @@ void Emitter::emit_sum(HostRegister to, const Address& address) {
 void Emitter::emit_linear(const Address& address, bool flags_live) {
   if (address.constant) {
     asm_.mov_immediate(kHostR10, address.linear);
+    if (address.shifted) add_state(state::kCodeShift, flags_live);
   } else {
     emit_sum(kHostR10, address);
   }
   if (address.bit_index != x86::kNoRegister) emit_bit_unit(address);
-  if (address.segment_base == 0) return;
-  if (!flags_live) return asm_.add(kHostR10, HostOperand::state(address.segment_base));
-  asm_.mov(kHostR11, HostOperand::state(address.segment_base));
+  if (address.segment_base != 0) add_state(address.segment_base, flags_live);
+}
+
+/// R10 += the state at `offset`.
+void Emitter::add_state(size_t offset, bool flags_live) {
+  if (!flags_live) return asm_.add(kHostR10, HostOperand::state(offset));
+  asm_.mov(kHostR11, HostOperand::state(offset));
   asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostR11, 0));
 }
 
@@ -131,7 +137,7 @@ HostOperand Emitter::check_short(const RegionInsn& insn, const Address& address,
                 .stub = stubs_.runtime.fill[tlb_mode(mode_)][write ? 1 : 0],
                 .guest_offset = insn.offset};
   HostOperand entry = HostOperand::state(table, kHostR11, 0);
-  if (address.constant && address.segment_base == 0 && address.bit_index == x86::kNoRegister) {
+  if (address.constant && !address.shifted && address.segment_base == 0 && address.bit_index == x86::kNoRegister) {
     const unsigned offset = interp::SoftTlb::index_of(address.linear) << kEntryShift;
     cold.entry_offset = static_cast<int32_t>(offset);
     entry = HostOperand::state(table + offset);

@@ -200,7 +200,7 @@ void Emitter::emit_syscall(const RegionInsn& insn) {
   asm_.mov(kHostRcx, HostOperand::r(kHostR11));
   leave_to(site, asm_.jmp_forward());
   asm_.bind_short(possible);
-  asm_.mov_immediate(kHostRcx, next_rip(insn));
+  emit_rip(kHostRcx, {.constant = true, .linear = next_rip(insn), .shifted = shifted_});
   asm_.jmp(stubs_.syscall);
 }
 

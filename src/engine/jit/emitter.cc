@@ -54,6 +54,8 @@ size_t scratch(unsigned slot) {
   return in_translated(offsetof(interp::TranslatedState, scratch)) + slot * sizeof(uint64_t);
 }
 
+const size_t kTranslated = in_translated(0);
+const size_t kCodeShift = in_translated(offsetof(interp::TranslatedState, code_shift));
 const size_t kPoke = in_translated(offsetof(interp::TranslatedState, poke));
 const size_t kVectorLive = in_translated(offsetof(interp::TranslatedState, vector_live));
 const size_t kX87Live = in_translated(offsetof(interp::TranslatedState, x87_live));
@@ -72,11 +74,6 @@ size_t indirect_table(unsigned privilege) {
          privilege * sizeof(uint64_t) * interp::TranslatedState::kIndirectEntries;
 }
 
-size_t code_page(unsigned privilege, uint64_t linear) {
-  constexpr size_t kPages = interp::TranslatedState::kCodePages;
-  return in_translated(offsetof(interp::TranslatedState, code_pages)) +
-         (privilege * kPages + linear / kPageSize % kPages) * sizeof(uint32_t);
-}
 size_t stack_negative_page(unsigned privilege) {
   return in_translated(offsetof(interp::TranslatedState, stack_negative_page)) + privilege * sizeof(uint64_t);
 }
@@ -93,6 +90,7 @@ bool Emitter::run(const Assembler& assembler, Fragment& fragment, uint32_t secon
   asm_ = assembler;
   mode_ = fragment.mode & static_cast<Mode>(~kModePlain);
   plain_ = (fragment.mode & kModePlain) != 0;
+  shifted_ = is_shifted(fragment.mode);
   second_mapping_ = second_mapping;
   fragment_.linear_page = fragment.linear_page;
   fragment_.entries.clear();
@@ -165,7 +163,8 @@ void Emitter::begin_stretch(unsigned index) {
 Emitter::InsnPlan Emitter::plan_insn(const Insn& insn, BlockEnd end) const {
   InsnPlan plan;
   plan.kind = emit_kind(insn);
-  if (!is_allowed(insn, plan.kind)) plan.kind = EmitKind::kInterpret;
+  const bool cut_rip = insn.is_memory && insn.base == x86::kRipBase && insn.address_size == 4;
+  if (!is_allowed(insn, plan.kind) || (shifted_ && cut_rip)) plan.kind = EmitKind::kInterpret;
   plan.gprs = gpr_operands(insn);
   plan.stack = stack_use(insn, plan, end);
   const bool divides = insn.row->op == x86::Op::kDiv || insn.row->op == x86::Op::kIdiv;
@@ -224,10 +223,12 @@ bool Emitter::can_resume() const { return !stack_.active && checked_early_ == nu
 
 /// Keeps flags: RCX = 0 where the mapping is the one translated from.
 void Emitter::guard_second_page() {
-  const uint64_t second_page = fragment_.linear_page + kPageSize;
-  asm_.mov(kHostR10, HostOperand::state(state::code_page(privilege(mode_), second_page)), false);
   asm_.push(kHostRcx);
-  asm_.lea(kHostRcx, HostOperand::at(kHostR10, -static_cast<int32_t>(second_mapping_)));
+  emit_mapping_check(asm_, state::kTranslated,
+                     {.linear_page = fragment_.linear_page + kPageSize,
+                      .number = second_mapping_,
+                      .privilege = privilege(mode_),
+                      .shifted = shifted_});
   const Fixup same = asm_.jrcxz_forward();
   cold_exits_.push_back({.from = asm_.jmp_forward(),
                          .target_rip = rip_of(region_.blocks[0].start_offset),
@@ -308,6 +309,7 @@ InterpretSite& Emitter::make_site(const RegionInsn& region_insn) {
   auto site = std::make_unique<InterpretSite>();
   site->rip = rip_of(region_insn.offset);
   site->next_rip = next_rip(region_insn);
+  site->shifted = shifted_;
   site->operation = region_insn.insn.row->op;
   interp::TraceBuilder builder(cpu_, x86::CodeSize::k64);
   builder.add(region_insn.insn);

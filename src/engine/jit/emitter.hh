@@ -146,6 +146,7 @@ class Emitter {
     size_t segment_base = 0;  // offset in Cpu of a base to add; 0: none
     bool constant = false;    // `linear` is the address (before the segment base)
     uint64_t linear = 0;
+    bool shifted = false;                  // `linear` is nominal
     uint8_t bit_index = x86::kNoRegister;  // of a bit string: its unit of `bit_unit_bytes` (4 or 8) is meant
     uint8_t bit_unit_bytes = 0;
   };
@@ -158,6 +159,7 @@ class Emitter {
   HostOperand check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
   void check_early(const RegionBlock& block, unsigned index);
   void emit_linear(const Address& address, bool flags_live);
+  void add_state(size_t offset, bool flags_live);
   void emit_sum(HostRegister to, const Address& address);
   void emit_bit_unit(const Address& address);
 
@@ -212,6 +214,7 @@ class Emitter {
   void emit_same_registers(const RegionInsn& insn, HostInsn host);
   void emit_high_byte(const RegionInsn& insn, HostInsn host, const HostOperand& memory);
   void emit_lea(const RegionInsn& insn);
+  void emit_rip(HostRegister to, const Address& address);
   void emit_push(const RegionInsn& insn);
   void emit_pop(const RegionInsn& insn);
   void emit_leave(const RegionInsn& insn);
@@ -260,6 +263,8 @@ class Emitter {
   uint32_t name_branch(const RegionInsn& insn, int32_t stack_bytes);
   void name_indirect(const RegionInsn& insn, int32_t stack_bytes);
   void emit_return_site(uint64_t rip);
+  void emit_shifted_return_site(uint64_t rip);
+  void save_shift();
   void poll(uint64_t rip, bool flags_live);
   void go_to(uint8_t block, uint64_t rip, uint64_t from_rip, unsigned next_block);
   void branch_to(Fixup from, uint8_t block, uint64_t target_rip, uint64_t from_rip);
@@ -275,6 +280,7 @@ class Emitter {
   Fragment fragment_;
   Mode mode_ = 0;
   bool plain_ = false;           // kModePlain
+  bool shifted_ = false;         // kModeShifted: RIPs here are nominal
   uint32_t second_mapping_ = 0;  // number that a crossing instruction's second page must have; 0: it does not cross
   std::array<InsnPlan, kRegionInsnsMax> plans_;
   /// A stretch is a block and those behind it that are come to from nowhere but the one before. Groups reach over all
@@ -312,8 +318,9 @@ class Emitter {
   bool last_in_block_ = false;  // the instruction that is being emitted
 };
 
-/// Emits Translator::make_indirect_entry()'s code; the slot is its way on. `miss`: where other RIPs go.
-LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t miss, uint64_t exit_link);
+/// Emits Translator::make_indirect_entry()'s code; the slot is its way on. `shift`: of the code there, 0: none.
+/// `miss`: where other RIPs go.
+LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t shift, uint64_t miss, uint64_t exit_link);
 
 /// R10, the guest RIP, replaced by where the indirect-branch cache of a side says. R11 changes, flags do not.
 HostOperand cached_target(Assembler& assembler, unsigned privilege_index);
@@ -321,6 +328,8 @@ HostOperand cached_target(Assembler& assembler, unsigned privilege_index);
 // --- Where things are, for all emitters.
 
 size_t gpr_offset(unsigned guest);
+/// Whether `value` can be a displacement, or a sign-extended immediate.
+inline bool fits_int32(uint64_t value) { return static_cast<uint64_t>(static_cast<int32_t>(value)) == value; }
 /// Flags to R10..R11-free scratch slots and back, around code that changes them. RAX is free in between.
 void save_flags(Assembler& assembler);
 void restore_flags(Assembler& assembler);
@@ -329,10 +338,9 @@ inline HostOperand home(unsigned guest) { return HostOperand::state(gpr_offset(g
 /// Offsets in Cpu of what templates use.
 namespace state {
 size_t scratch(unsigned slot);
-extern const size_t kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kPageOffsetMask, kIndirectMask,
-    kInstructions, kReturnStackTop, kSystemFlags, kHostTscOffset;
+extern const size_t kTranslated, kCodeShift, kPoke, kVectorLive, kX87Live, kIndexMask, kPageNumberMask, kPageOffsetMask,
+    kIndirectMask, kInstructions, kReturnStackTop, kSystemFlags, kHostTscOffset;
 size_t indirect_table(unsigned privilege);
-size_t code_page(unsigned privilege, uint64_t linear);
 size_t stack_negative_page(unsigned privilege);
 size_t stack_addend(unsigned privilege);
 size_t group_address(unsigned slot);

@@ -15,8 +15,18 @@ enum ModeBits : Mode {
   kModeX87 = 1 << 6,       // CR0.EM = CR0.TS = 0
   kModeInvalid = 1 << 7,   // of a vCPU: code that is not translated: not 64-bit, or watched (kTlbNever)
   kModePlain = 1 << 7,     // of a fragment: no access relies on the check of another one
-  kModeIndirect = 1 << 8,  // of a fragment: the way in for indirect branches (Translator::make_indirect_entry)
+  kModeIndirect = 1 << 8,  // of a fragment: the way in for indirect branches (Translator::make_indirect_entry); its RIP
+                           // is never nominal
+  kModeShifted = 1 << 9,   // of a fragment: it serves its physical page at all linear addresses
 };
+
+/// A shared object is in each process somewhere else, and so is a program made for that. Their code is translated once
+/// for all: for a nominal RIP below 2 GiB, which belongs to the physical page (Runner::nominal_page()). What it does
+/// with RIPs adds TranslatedState::code_shift, the distance from there to where it runs. Whoever enters such code sets
+/// code_shift; direct links keep it, calls save it and their return sites restore it. Only user code far up is like
+/// that: kernels, and programs linked for one address, are where they are.
+constexpr uint64_t kShiftedFrom = uint64_t{1} << 32;
+inline bool is_shifted(Mode mode) { return (mode & kModeShifted) != 0; }
 
 inline interp::TlbMode tlb_mode(Mode mode) { return static_cast<interp::TlbMode>(mode & kModeTlb); }
 /// Index into the tables of TranslatedState that differ by privilege.

@@ -45,27 +45,46 @@ void RememberedCode::start(const std::array<uint64_t, 2>& miss) {
 // --- What is known.
 
 const RememberedCode::Line& RememberedCode::add_line(unsigned side, uint64_t rip,
-                                                     const interp::Translation& translation) {
+                                                     const interp::Translation& translation, uint64_t shift) {
   const uint64_t page = rip / kPageSize;
   (translation.global ? pages_global_ : pages_local_).add(page);
   if (!translation.global) local_sides_[side] = true;
   Line& line = lines_[side][page % kLines];
   line = {.page = page,
           .gpa_page = translation.gpa.value() & ~(kPageSize - 1),
-          .stamp = translation.global ? current_.global_stamp : current_.local_stamp,
+          .stamp = translation.global ? global_stamp_ : local_stamp_,
+          .shift = shift,
           .global = translation.global};
   return line;
 }
 
+uint64_t RememberedCode::shift_near(unsigned side, uint64_t rip) const {
+  constexpr uint64_t kNear = (uint64_t{64} << 20) / kPageSize;
+  const uint64_t page = rip / kPageSize;
+  uint64_t shift = 0;
+  uint64_t nearest = kNear;
+  for (const Line& line : lines_[side]) {
+    const uint64_t distance = line.page < page ? page - line.page : line.page - page;
+    if (line.shift == 0 || distance >= nearest || find_line(side, line.page * kPageSize) == nullptr) continue;
+    shift = line.shift;
+    nearest = distance;
+  }
+  return shift;
+}
+
 void RememberedCode::set_mapping(unsigned side, const Line& line, uint32_t number) {
   const auto index = static_cast<unsigned>(line.page % State::kCodePages);
+  if (line.shift != 0) {
+    state_.shifted_pages[index] = uint64_t{0} - (number + (line.shift << kShiftBits));
+    return shifted_pages_.set(index);
+  }
   state_.code_pages[side][index] = number;
   line.global ? local_pages_[side].clear(index) : local_pages_[side].set(index);
 }
 
 void RememberedCode::add(unsigned side, const Line& line, uint64_t rip, uint64_t host) {
   found_[side][rip * kFoundMultiplier >> kFoundShift] = {
-      .rip = rip, .host = host, .stamp = line.stamp, .addresses = current_.addresses[side]};
+      .rip = rip, .host = host, .epoch = line.global ? epochs_[side].global : epochs_[side].local, .shift = line.shift};
 }
 
 void RememberedCode::add_indirect(unsigned side, const Line& line, uint64_t rip, uint64_t host) {
@@ -90,22 +109,36 @@ void RememberedCode::empty_local(Kept* kept) {
       number = 0;
     });
   }
+  shifted_pages_.take([&](unsigned index) {
+    uint64_t& mapping = state_.shifted_pages[index];
+    if (kept != nullptr) kept->shifted.push_back({static_cast<uint16_t>(index), 1, mapping});
+    mapping = 0;
+  });
   if (kept != nullptr) std::swap(kept->pages, pages_local_);
   pages_local_.clear();
   local_sides_ = {};
+  local_stamp_ = ++last_stamp_;
+  for (Epochs& epochs : epochs_) epochs.local = ++last_stamp_;
 }
 
 void RememberedCode::restore(Kept& kept) {
   kept.context = 0;
-  current_.local_stamp = kept.stamp;
+  local_stamp_ = kept.stamp;
   local_sides_ = kept.local_sides;
   std::swap(pages_local_, kept.pages);
   for (const auto& [index, side, number] : kept.mappings) {
     state_.code_pages[side][index] = static_cast<uint32_t>(number);
     local_pages_[side].set(index);
   }
+  for (const auto& [index, side, mapping] : kept.shifted) {
+    state_.shifted_pages[index] = mapping;
+    shifted_pages_.set(index);
+  }
+  for (unsigned side = 0; side < kSides; ++side) {
+    if (kept.addresses[side] == address_numbers_[side]) epochs_[side].local = kept.epochs[side];
+  }
   for (const auto& [index, side, host] : kept.indirect) {
-    if (kept.addresses[side] != current_.addresses[side]) continue;
+    if (kept.addresses[side] != address_numbers_[side]) continue;
     state_.indirect[side][index] = host;
     local_indirect_[side].set(index);
   }
@@ -119,20 +152,18 @@ bool RememberedCode::enter_context(uint64_t context, bool keep) {
     // One that has just been asked for is likely to be asked for again.
     if (kept->context == context) kept = &kept_[next_kept_++ % kContexts];
     kept->context = context_;
-    kept->stamp = current_.local_stamp;
+    kept->stamp = local_stamp_;
     kept->local_sides = local_sides_;
-    kept->addresses = current_.addresses;
+    kept->addresses = address_numbers_;
+    for (unsigned side = 0; side < kSides; ++side) kept->epochs[side] = epochs_[side].local;
     kept->indirect.clear();
     kept->mappings.clear();
+    kept->shifted.clear();
   }
   empty_local(kept);
   context_ = context;
   const auto known = std::ranges::find(kept_, context, &Kept::context);
-  if (known != kept_.end()) {
-    restore(*known);
-  } else {
-    current_.local_stamp = ++last_stamp_;
-  }
+  if (known != kept_.end()) restore(*known);
   return true;
 }
 
@@ -148,7 +179,6 @@ RememberedCode::Loss RememberedCode::forget_range(uint64_t first, uint64_t size_
   }
   if (!pages_local_.has_any_in(first, size_bytes)) return Loss::kNothing;
   empty_local(nullptr);
-  current_.local_stamp = ++last_stamp_;
   return Loss::kLocal;
 }
 
@@ -156,8 +186,7 @@ void RememberedCode::forget_all() {
   for (Kept& kept : kept_) kept.context = 0;
   empty_local(nullptr);
   pages_global_.clear();
-  current_.local_stamp = ++last_stamp_;
-  current_.global_stamp = ++last_stamp_;
+  global_stamp_ = ++last_stamp_;
   for (auto& table : state_.code_pages) table.fill(0);
   forget_addresses();
 }
@@ -167,7 +196,8 @@ void RememberedCode::forget_addresses() {
 }
 
 void RememberedCode::forget_addresses(unsigned side) {
-  ++current_.addresses[side];
+  ++address_numbers_[side];
+  epochs_[side] = {.local = ++last_stamp_, .global = ++last_stamp_};
   state_.indirect[side].fill(miss_[side]);
   local_indirect_[side] = {};
 }

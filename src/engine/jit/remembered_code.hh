@@ -28,26 +28,28 @@ class RememberedCode {
     uint64_t page = ~uint64_t{0};
     uint64_t gpa_page = 0;
     uint64_t stamp = 0;  // it holds while this is the current one of its kind
+    uint64_t shift = 0;  // RIP - that of its code; 0: the code there is not shifted (mode.hh)
     bool global = false;
   };
 
-  /// Where code of `rip` was found lately. It holds while `addresses` and `stamp` are the current ones of its side and
-  /// kind; stamps of the two kinds are never the same number.
+  /// Where code of `rip` was found lately. It holds while `epoch` is one of the side's two.
   struct alignas(32) Found {
     uint64_t rip = 0;
     uint64_t host = 0;
-    uint64_t stamp = 0;      // of the line
-    uint64_t addresses = 0;  // Current::addresses of the side
+    uint64_t epoch = 0;
+    uint64_t shift = 0;  // of the line
   };
-  struct Current {
-    uint64_t local_stamp = 1;
-    uint64_t global_stamp = 2;
-    std::array<uint64_t, 2> addresses{};  // by side: counted up when its executable addresses go wrong
+  /// What Found of a side may be: a new number whenever its executable addresses or translations go wrong.
+  struct Epochs {
+    uint64_t local = 0;
+    uint64_t global = 0;
   };
   /// Found of `rip`: found(side)[rip * kFoundMultiplier >> kFoundShift]. The indirect-branch cache has one target for
   /// some bits of a RIP; stubs look here for the others (make_look_further() in emit_branch.cc).
   static constexpr unsigned kFoundBits = 13;
   static constexpr unsigned kFoundShift = 64 - kFoundBits;
+  /// Shifts are multiples of the page size below 2^47: in shifted_pages they leave the low bits to mapping numbers.
+  static constexpr unsigned kShiftBits = 17;
   static constexpr uint64_t kFoundMultiplier = 0x9e3779b97f4a7c15;  // 2^64 divided by the golden ratio
 
   explicit RememberedCode(interp::TranslatedState& state) : state_(state) {}
@@ -56,25 +58,26 @@ class RememberedCode {
   void start(const std::array<uint64_t, 2>& miss);
 
   const Found* found(unsigned side) const { return found_[side].data(); }
-  const Current& current() const { return current_; }
+  const Epochs& epochs(unsigned side) const { return epochs_[side]; }
 
   // --- What is known.
 
-  /// Executable address of `rip` where it was looked up lately, or 0.
-  uint64_t find(unsigned side, uint64_t rip) const {
+  /// Where `rip` was looked up lately, or nullptr.
+  const Found* find(unsigned side, uint64_t rip) const {
     const Found& found = found_[side][rip * kFoundMultiplier >> kFoundShift];
-    const bool holds = found.rip == rip && found.addresses == current_.addresses[side] &&
-                       (found.stamp == current_.local_stamp || found.stamp == current_.global_stamp);
-    return holds ? found.host : 0;
+    const Epochs& epochs = epochs_[side];
+    const bool holds = found.rip == rip && (found.epoch == epochs.local || found.epoch == epochs.global);
+    return holds ? &found : nullptr;
   }
   /// nullptr: not known.
   const Line* find_line(unsigned side, uint64_t rip) const {
     const uint64_t page = rip / kPageSize;
     const Line& line = lines_[side][page % kLines];
-    return line.page == page && line.stamp == (line.global ? current_.global_stamp : current_.local_stamp) ? &line
-                                                                                                           : nullptr;
+    return line.page == page && line.stamp == (line.global ? global_stamp_ : local_stamp_) ? &line : nullptr;
   }
-  const Line& add_line(unsigned side, uint64_t rip, const interp::Translation& translation);
+  const Line& add_line(unsigned side, uint64_t rip, const interp::Translation& translation, uint64_t shift);
+  /// The shift of a line not far from `rip`, the nearest that is known; 0: of none.
+  uint64_t shift_near(unsigned side, uint64_t rip) const;
   /// `line` is that of `rip`.
   void set_mapping(unsigned side, const Line& line, uint32_t number);
   void add(unsigned side, const Line& line, uint64_t rip, uint64_t host);
@@ -141,10 +144,12 @@ class RememberedCode {
   struct Kept {
     uint64_t context = 0;  // 0: none
     uint64_t stamp = 0;
-    std::array<uint64_t, kSides> addresses{};  // Current::addresses when it was left
+    std::array<uint64_t, kSides> addresses{};  // address_numbers_ when it was left
+    std::array<uint64_t, kSides> epochs{};     // local ones
     Sides local_sides{};
     std::vector<Saved> indirect;
     std::vector<Saved> mappings;
+    std::vector<Saved> shifted;
     PageSet pages;
   };
 
@@ -158,11 +163,15 @@ class RememberedCode {
   std::array<uint64_t, kSides> miss_{};
   uint64_t context_ = 0;
   uint64_t last_stamp_ = 2;
-  Current current_;
+  uint64_t local_stamp_ = 1;
+  uint64_t global_stamp_ = 2;
+  std::array<Epochs, kSides> epochs_{};
+  std::array<uint64_t, kSides> address_numbers_{};  // counted up when the side's executable addresses go wrong
   std::array<std::array<Line, kLines>, kSides> lines_{};
   std::array<std::array<Found, size_t{1} << kFoundBits>, kSides> found_{};
   std::array<IndexSet<State::kIndirectEntries>, kSides> local_indirect_{};
   std::array<IndexSet<State::kCodePages>, kSides> local_pages_{};  // entries of code_pages that are not global
+  IndexSet<State::kCodePages> shifted_pages_{};                    // and of shifted_pages
   Sides local_sides_{};
   // Linear pages that something known relies on.
   PageSet pages_local_;

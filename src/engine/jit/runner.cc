@@ -40,8 +40,7 @@ Runner::~Runner() = default;
 
 Result<std::unique_ptr<Runner>> Runner::create(Cpu& cpu, const RunnerOptions& options) {
   TRY(check_host_cpu());
-  auto cache = TRY(CodeCache::create(options.cache_bytes, kStubBytes,
-                                     offsetof(Cpu, translated) + offsetof(TranslatedState, code_pages)));
+  auto cache = TRY(CodeCache::create(options.cache_bytes, kStubBytes, offsetof(Cpu, translated)));
   std::unique_ptr<Runner> runner(new Runner(cpu, options, std::move(cache)));
   runner->make_stubs();
   return runner;
@@ -57,6 +56,7 @@ void Runner::make_stubs() {
   state_.page_number_mask = kPageMask;
   state_.indirect_mask = uint64_t{TranslatedState::kIndirectEntries - 1} << kIndirectShift;
   state_.page_offset_mask = ~kPageMask;
+  state_.code_page_mask = uint64_t{TranslatedState::kCodePages - 1} * kPageSize;
   remembered_.start({stubs_.look_further[0], stubs_.look_further[1]});
   generation_ = cache_->generation();
 }
@@ -208,9 +208,11 @@ uint64_t Runner::remember_indirect(uint64_t rip, uint64_t host) {
   const unsigned side = privilege(mode_);
   const RememberedCode::Line* line = fetch(rip);
   if (line == nullptr) return 0;
-  const uint64_t known = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode_ | kModeIndirect);
-  Fragment* entry =
-      known != 0 ? cache_->fragment_at(known) : translator_->make_indirect_entry(rip, *cache_->fragment_at(host));
+  const auto mode = static_cast<Mode>(mode_of(*line, mode_) | kModeIndirect);
+  const uint64_t known = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode);
+  Fragment* entry = known != 0 ? cache_->fragment_at(known) : nullptr;
+  if (entry == nullptr || entry->slots[0].target_rip != rip - line->shift)
+    entry = translator_->make_indirect_entry(rip, *cache_->fragment_at(host));
   if (generation_ != cache_->generation()) {
     drop_after_removal();
     return look_up(rip);
@@ -222,27 +224,48 @@ uint64_t Runner::remember_indirect(uint64_t rip, uint64_t host) {
 
 // --- Finding code.
 
-/// Where `rip` lies for a fetch now; code_pages says so, too. nullptr: its fault is pending.
+/// The page that code of `gpa_page` is translated for, where user code runs at the page of `rip`: shifted there
+/// (mode.hh). Neighbours get neighbouring ones, so that links between them hold wherever an object lies.
+uint64_t Runner::nominal_page(uint64_t rip, uint64_t gpa_page) {
+  constexpr uint64_t kFirst = uint64_t{1} << 30;
+  constexpr uint64_t kSpread = (uint64_t{1} << 29) - kPageSize;
+  const uint32_t known = nominal_pages_.find(gpa_page, 0);
+  if (known != 0 && cache_->has_code(gpa_page)) return known * kPageSize;
+  const uint64_t page = rip & kPageMask;
+  const uint64_t shift = remembered_.shift_near(privilege(mode_), rip);
+  const uint64_t beside = page - shift;
+  const bool usable = shift != 0 && beside >= kFirst / 2 && beside < kFirst * 2 - kFirst / 4;
+  const uint64_t nominal = usable ? beside : kFirst + (page & kSpread);
+  nominal_pages_.set(gpa_page, 0, static_cast<uint32_t>(nominal / kPageSize));
+  return nominal;
+}
+
+/// Where `rip` lies for a fetch now; the tables of mappings say so, too. nullptr: its fault is pending.
 const RememberedCode::Line* Runner::fetch(uint64_t rip) {
   const unsigned side = privilege(mode_);
   const RememberedCode::Line* line = remembered_.find_line(side, rip);
   if (line == nullptr) {
     interp::Translation translation;
     if (!cpu_.translate_fetch(rip, translation)) return nullptr;
-    line = &remembered_.add_line(side, rip, translation);
+    const uint64_t gpa_page = translation.gpa.value() & kPageMask;
+    const bool shifted = side == 1 && rip >= kShiftedFrom;
+    const uint64_t shift = shifted ? (rip & kPageMask) - nominal_page(rip, gpa_page) : 0;
+    line = &remembered_.add_line(side, rip, translation, shift);
   }
   // Another page of the same index may have taken its place.
-  remembered_.set_mapping(side, *line, cache_->mapping_number(rip & kPageMask, line->gpa_page));
+  remembered_.set_mapping(side, *line, cache_->mapping_number((rip & kPageMask) - line->shift, line->gpa_page));
   return line;
 }
 
 /// Executable address for `rip`; 0 where its fetch faults (then that is pending) or nothing there can be translated.
+/// This and the next two say where the code is shifted to, for the case that it is entered.
 uint64_t Runner::look_up(uint64_t rip) {
   if (mode_is_stale_) refresh_mode();
   if (mode_ == kModeInvalid) return 0;
-  const uint64_t host = remembered_.find(privilege(mode_), rip);
-  if (host != 0 && faults_ == nullptr) return host;
-  return look_up_slowly(rip, mode_);
+  const RememberedCode::Found* found = remembered_.find(privilege(mode_), rip);
+  if (found == nullptr || faults_ != nullptr) return look_up_slowly(rip, mode_);
+  state_.code_shift = found->shift;
+  return found->host;
 }
 
 /// The same in kModePlain, for code that was just executing and found its stack in two pages.
@@ -259,11 +282,14 @@ uint64_t Runner::look_up_slowly(uint64_t rip, Mode mode) {
   const RememberedCode::Line* line = fetch(rip);
   if (line == nullptr) return 0;
   const uint64_t gpa_page = line->gpa_page;
-  uint64_t host = cache_->find(rip, gpa_page | (rip % kPageSize), mode);
-  if (host == 0) host = translate(rip, *line, mode);
+  const uint64_t shift = line->shift;
+  uint64_t host = cache_->find(rip - shift, gpa_page | (rip % kPageSize), mode_of(*line, mode));
+  if (host == 0) host = translate(rip, *line, mode_of(*line, mode));
+  state_.code_shift = shift;
   if (host == 0 || mode != mode_) return host;
   line = remembered_.find_line(privilege(mode_), rip);  // what was forgotten meanwhile may include this page
-  if (line != nullptr && line->gpa_page == gpa_page) remembered_.add(privilege(mode_), *line, rip, host);
+  const bool same = line != nullptr && line->gpa_page == gpa_page && line->shift == shift;
+  if (same) remembered_.add(privilege(mode_), *line, rip, host);
   return host;
 }
 
@@ -297,15 +323,16 @@ uint64_t Runner::translate(uint64_t rip, const RememberedCode::Line& found, Mode
   Fragment* fragment = nullptr;
   for (unsigned i = 0; i < kTries; ++i) {
     if (!page_copy_.open(*cpu_.memory, line.gpa_page)) break;
-    begin_looking(rip & kPageMask, line.gpa_page, mode);
+    begin_looking(rip & kPageMask, line, mode);
     translator_->find(page_copy_, static_cast<unsigned>(rip % kPageSize), *this);
     if (!watch(line.gpa_page, translator_->region().granules, page_copy_.bytes().data())) {
       page_copy_.close();
       continue;
     }
     const bool empty = translator_->region().blocks[0].count == 0;
-    fragment = empty ? translate_crossing(rip, line, mode)
-                     : translator_->translate(rip & kPageMask, line.gpa_page, line.global, mode, kNoSecondPage);
+    fragment =
+        empty ? translate_crossing(rip, line, mode)
+              : translator_->translate((rip & kPageMask) - line.shift, line.gpa_page, line.global, mode, kNoSecondPage);
     break;
   }
   drop_after_removal();
@@ -317,7 +344,7 @@ uint64_t Runner::translate(uint64_t rip, const RememberedCode::Line& found, Mode
   ++cpu_.counters.traces_decoded;
   note_looks(line.gpa_page, fragment->granules);
   if (lockstep_ == nullptr) link_ready(*fragment);
-  return cache_->find(rip, line.gpa_page | (rip % kPageSize), mode);
+  return cache_->find(rip - line.shift, line.gpa_page | (rip % kPageSize), mode);
 }
 
 /// Links the exits of new code to what exists already in its page, which spares leaving through each once.
@@ -381,6 +408,9 @@ uint64_t Runner::resume_target(uint64_t host) {
   return vector ? stubs_.resume_vector : stubs_.resume_x87;
 }
 
+/// How far the guest RIPs of code that has just been left are from `fragment`'s.
+uint64_t Runner::shift_of(const Fragment& fragment) const { return is_shifted(fragment.mode) ? state_.code_shift : 0; }
+
 /// Executable address to go on at, or 0 to return to the run loop at cpu.rip.
 uint64_t Runner::after_exit() {
   if (privilege(mode_) != (cpu_.cpl == 3 ? 1u : 0u)) follow_level();
@@ -400,7 +430,8 @@ uint64_t Runner::after_link(uint64_t argument) {
   CHECK(from != nullptr);
   const LinkSlot* slot = from->slot_at(argument);
   CHECK(slot != nullptr);
-  cpu_.rip = slot->target_rip;
+  const uint64_t shift = shift_of(*from);
+  cpu_.rip = slot->target_rip + shift;
   if (slot->is_guard) return after_guard(cpu_.rip, from->host + from->entries[0].host_offset, from->second_gpa_page);
   if (slot->is_poll) {
     ++stats_.exits_poll;
@@ -412,7 +443,8 @@ uint64_t Runner::after_link(uint64_t argument) {
   if (mode_ == kModeInvalid) return 0;
   const uint64_t host = slot->plain ? look_up_plain(cpu_.rip) : look_up_slowly(cpu_.rip, mode_);
   if (host == 0) return go_on();
-  if (generation == cache_->generation()) cache_->link(*from, *slot, host, privilege(mode_));
+  if (generation == cache_->generation() && state_.code_shift == shift)
+    cache_->link(*from, *slot, host, privilege(mode_));
   return must_leave() ? 0 : host;
 }
 
@@ -437,7 +469,7 @@ void Runner::raise_at_branch() {
   CHECK(from != nullptr);
   const auto branch = std::ranges::find(from->branches, address - from->host, &BranchSite::host_offset);
   CHECK(branch != from->branches.end());
-  cpu_.rip = from->linear_page + branch->guest_offset;
+  cpu_.rip = from->linear_page + shift_of(*from) + branch->guest_offset;
   cpu_.gpr[x86::kRsp] -= static_cast<uint64_t>(int64_t{branch->stack_bytes});
   cpu_.raise(x86::kGeneralProtection, 0);
 }
@@ -445,9 +477,10 @@ void Runner::raise_at_branch() {
 uint64_t Runner::after_interpret(InterpretSite& site) {
   ++stats_.exits_interpret;
   const uint64_t changes = changes_;
-  const uint64_t next_rip = site.next_rip;
+  const uint64_t shift = site.shifted ? state_.code_shift : 0;
+  const uint64_t next_rip = site.next_rip + shift;
   const uint64_t resume = site.resume;
-  cpu_.gpr[Cpu::kTraceRip] = site.rip;
+  cpu_.gpr[Cpu::kTraceRip] = site.rip + shift;
   count_interpreted(site.operation);
   cpu_.traces->running = nullptr;
   site.steps[0].handler(cpu_, site.steps);
@@ -461,7 +494,7 @@ uint64_t Runner::after_fault(uint64_t address) {
   CHECK(fragment != nullptr);
   const SideEntry* side = fragment->side_at(address);
   CHECK(side != nullptr);
-  const uint64_t linear_page = fragment->linear_page;
+  const uint64_t linear_page = fragment->linear_page + shift_of(*fragment);
   const uint64_t changes = changes_;
   cpu_.rip = linear_page + side->guest_offset;
   cpu_.interpret_one();

@@ -85,6 +85,11 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   uint64_t look_up(uint64_t rip);
   uint64_t look_up_plain(uint64_t rip);
   uint64_t look_up_slowly(uint64_t rip, Mode mode);
+  static Mode mode_of(const RememberedCode::Line& line, Mode mode) {
+    return line.shift != 0 ? static_cast<Mode>(mode | kModeShifted) : mode;
+  }
+  uint64_t shift_of(const Fragment& fragment) const;
+  uint64_t nominal_page(uint64_t rip, uint64_t gpa_page);
   const RememberedCode::Line* fetch(uint64_t rip);
   uint64_t translate(uint64_t rip, const RememberedCode::Line& line, Mode mode);
   bool watch(uint64_t gpa_page, uint64_t granules, const uint8_t* expected);
@@ -108,7 +113,7 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   bool is_translated(unsigned offset) override;
   Look look_at(uint64_t linear);
   bool find_page(uint64_t linear, uint64_t& gpa_page);
-  void begin_looking(uint64_t linear_page, uint64_t gpa_page, Mode mode);
+  void begin_looking(uint64_t linear_page, const RememberedCode::Line& line, Mode mode);
   void note_looks(uint64_t gpa_page, uint64_t granules);
   void invalidate_dependents(uint64_t gpa_page, uint64_t granules);
 
@@ -173,13 +178,14 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   std::unordered_map<uint64_t, uint64_t> versions_;  // of CodeWatch, by physical page with fragments, when first seen
   std::array<Look, 1024> looks_{};
   uint64_t look_stamp_ = 1;
-  uint64_t looking_from_ = 0;      // the page being translated
-  uint64_t looking_from_gpa_ = 0;  // and where it is
+  uint64_t looking_from_ = 0;               // the page being translated
+  RememberedCode::Line looking_from_line_;  // and where it is
   Mode looking_mode_ = kModeInvalid;
   std::vector<std::pair<uint64_t, uint64_t>> relied_on_;  // physical page and granules, for the region being made
   std::unordered_map<uint64_t, std::vector<Dependent>> dependents_;
   /// By second page: the first pages of instructions that go on there.
   std::unordered_map<uint64_t, std::vector<uint64_t>> crossing_;
+  PairTable nominal_pages_;  // (physical page, 0): number of the page that its code is made for where it is shifted
   /// A page of guest memory; what was copied serves until watch() finds it changed.
   class GuestPage final : public PageCopy {
    public:

@@ -28,6 +28,7 @@ Fragment* Runner::translate_crossing(uint64_t rip, const RememberedCode::Line& f
   const RememberedCode::Line* found = fetch((rip & kPageMask) + kPageSize);
   if (found == nullptr) return nullptr;
   const RememberedCode::Line second = *found;
+  if (second.shift != first_line.shift) return nullptr;
   constexpr unsigned kTries = 8;
   for (unsigned i = 0; i < kTries; ++i) {
     const std::byte* host = cpu_.memory->host_address(Gpa(second.gpa_page), kPageSize);
@@ -45,7 +46,8 @@ Fragment* Runner::translate_crossing(uint64_t rip, const RememberedCode::Line& f
     std::vector<uint64_t>& firsts = crossing_[second.gpa_page];
     if (std::ranges::find(firsts, first_line.gpa_page) == firsts.end()) firsts.push_back(first_line.gpa_page);
     const bool global = first_line.global && second.global;
-    return translator_->translate(rip & kPageMask, first_line.gpa_page, global, mode, second.gpa_page);
+    return translator_->translate((rip & kPageMask) - first_line.shift, first_line.gpa_page, global, mode,
+                                  second.gpa_page);
   }
   return nullptr;
 }
@@ -55,7 +57,7 @@ uint64_t Runner::after_guard(uint64_t rip, uint64_t host, uint64_t second_gpa_pa
   if (mode_is_stale_) refresh_mode();
   const RememberedCode::Line* second = mode_ == kModeInvalid ? nullptr : fetch((rip & kPageMask) + kPageSize);
   if (second == nullptr) return 0;
-  if (second->gpa_page == second_gpa_page) return host;
+  if (second->gpa_page == second_gpa_page && (second->shift == 0 || second->shift == state_.code_shift)) return host;
   // Another page follows in this address space.
   const RememberedCode::Line* first = fetch(rip);
   if (first == nullptr) return 0;

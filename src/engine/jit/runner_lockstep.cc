@@ -15,8 +15,8 @@ namespace {
 
 using interp::Cpu;
 
-bool has_site(const Fragment& fragment, uint64_t rip) {
-  return std::ranges::any_of(fragment.sites, [rip](const auto& site) { return site->rip == rip; });
+bool has_site(const Fragment& fragment, uint64_t nominal_rip) {
+  return std::ranges::any_of(fragment.sites, [=](const auto& site) { return site->rip == nominal_rip; });
 }
 
 }  // namespace
@@ -40,12 +40,13 @@ bool Runner::run_in_lockstep() {
 bool Runner::interpret_block(const Fragment& fragment, BlockRun& run) {
   Lockstep& lockstep = *lockstep_;
   const uint64_t generation = cache_->generation();
+  const uint64_t shift = shift_of(fragment);
   lockstep.log.clear();
   cpu_.flush_write_tlb();
   lockstep.before.take(cpu_, fragment.uses_vector);
   lockstep.context.take(cpu_);
   cpu_.write_log = &lockstep.log;
-  for (; run.count < fragment.guest_instructions && !has_site(fragment, cpu_.rip); ++run.count) {
+  for (; run.count < fragment.guest_instructions && !has_site(fragment, cpu_.rip - shift); ++run.count) {
     const uint64_t rip = cpu_.rip;
     cpu_.interpret_one();
     if (cpu_.attention != 0 || generation != cache_->generation()) break;
@@ -106,18 +107,19 @@ bool Runner::run_translation(const Fragment& block, uint64_t host, const BlockRu
     CHECK(at != nullptr);
     return at;
   };
+  const uint64_t shift = shift_of(block);
   for (;;) {
     thread_->reset_return_stack();
     enter(host);
     const uint64_t argument = state_.exit_argument;
     switch (static_cast<ExitCode>(state_.exit_code)) {
       case ExitCode::kIndirect: return cpu_.rip = argument, true;
-      case ExitCode::kInterpret: return cpu_.rip = reinterpret_cast<InterpretSite*>(argument)->rip, true;
+      case ExitCode::kInterpret: return cpu_.rip = reinterpret_cast<InterpretSite*>(argument)->rip + shift, true;
       case ExitCode::kLink: {
         const Fragment* from = code_at(argument - 1);
         const LinkSlot* slot = from->slot_at(argument);
         CHECK(slot != nullptr);
-        cpu_.rip = slot->target_rip;
+        cpu_.rip = slot->target_rip + shift;
         if (!slot->is_guard && !slot->plain) return true;
         const uint64_t start = from->host + from->entries[0].host_offset;
         host = slot->plain ? look_up_plain(cpu_.rip) : after_guard(cpu_.rip, start, from->second_gpa_page);
@@ -130,7 +132,7 @@ bool Runner::run_translation(const Fragment& block, uint64_t host, const BlockRu
     const Fragment* fragment = code_at(argument);
     const SideEntry* side = fragment->side_at(argument);
     CHECK(side != nullptr);
-    cpu_.rip = fragment->linear_page + side->guest_offset;
+    cpu_.rip = fragment->linear_page + shift + side->guest_offset;
     if (run.faulted && cpu_.rip == lockstep_->expected.rip) return true;
     const bool last = cpu_.rip == run.last_rip;
     const uint64_t generation = cache_->generation();
@@ -144,7 +146,7 @@ bool Runner::run_translation(const Fragment& block, uint64_t host, const BlockRu
 
 /// Where `fragment` goes on at cpu.rip; 0: nowhere.
 uint64_t Runner::resume_in(const Fragment& fragment) {
-  if ((cpu_.rip & ~(kPageSize - 1)) != fragment.linear_page) return 0;
+  if ((cpu_.rip & ~(kPageSize - 1)) != fragment.linear_page + shift_of(fragment)) return 0;
   for (const SideEntry& entry : fragment.side) {
     if (entry.resumable && entry.guest_offset == cpu_.rip % kPageSize)
       return resume_target(fragment.host + entry.host_offset);

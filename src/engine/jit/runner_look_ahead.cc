@@ -4,7 +4,7 @@
 // What was looked at is watched like translated code: when it changes, the fragments that relied on it go. A fragment
 // relies on the mapping of the other page as it was, too.
 //
-// Deviation: where the same physical page of code runs at the same address in two address spaces with different code
+// Deviation: where the same physical page of code runs in two address spaces with different code
 // behind one of its direct branches, the other code may see arithmetic flags that the branch's block has left behind,
 // not the ones it computed last. TranslatorOptions::strict_flags rules that out.
 //
@@ -84,13 +84,14 @@ void Runner::GuestPage::copy(uint64_t granules, std::array<uint8_t, kPageSize>& 
 }
 
 bool Runner::is_translated(unsigned offset) {
-  return cache_->find(looking_from_ + offset, looking_from_gpa_ + offset, looking_mode_) != 0;
+  const RememberedCode::Line& line = looking_from_line_;
+  return cache_->find(looking_from_ - line.shift + offset, line.gpa_page + offset, looking_mode_) != 0;
 }
 
 /// Before find_region() for code in `linear_page`.
-void Runner::begin_looking(uint64_t linear_page, uint64_t gpa_page, Mode mode) {
+void Runner::begin_looking(uint64_t linear_page, const RememberedCode::Line& line, Mode mode) {
   looking_from_ = linear_page;
-  looking_from_gpa_ = gpa_page;
+  looking_from_line_ = line;
   looking_mode_ = mode;
   relied_on_.clear();
 }

@@ -89,17 +89,17 @@ Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool gl
 
 Fragment* Translator::make_indirect_entry(uint64_t rip, const Fragment& target) {
   auto fragment = std::make_unique<Fragment>();
-  fragment->linear_page = target.linear_page;
+  fragment->linear_page = rip & ~(kPageSize - 1);
   fragment->gpa_page = target.gpa_page;
   fragment->mode = target.mode | kModeIndirect;
   fragment->global = target.global;
   fragment->granules = target.granules;
   fragment->entries.push_back({.rip = rip, .host_offset = 0});
-  const Mode target_mode = target.mode;
+  const uint64_t shift = fragment->linear_page - target.linear_page;
   const CodeCache::Room room = cache_.reserve(kIndirectEntryRoomBytes);  // `target` may be gone
-  Assembler assembler(room.buffer, room.executable, state_);
-  fragment->slots.push_back(
-      emit_indirect_entry(assembler, rip, stubs_.look_further[privilege(target_mode)], stubs_.runtime.exit_link));
+  Assembler assembler(room.buffer, room.executable);
+  const uint64_t miss = stubs_.look_further[privilege(fragment->mode)];
+  fragment->slots.push_back(emit_indirect_entry(assembler, rip, shift, miss, stubs_.runtime.exit_link));
   CHECK(!assembler.overflowed());
   fragment->size_bytes = static_cast<uint32_t>(assembler.offset());
   return cache_.add(std::move(fragment));
