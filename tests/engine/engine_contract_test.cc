@@ -29,6 +29,7 @@ GUEST(system_state);
 GUEST(repeated);
 GUEST(time_stamp_counter);
 GUEST(system_call);
+GUEST(shared_object);
 GUEST(far_copy);
 GUEST(io_apic);
 GUEST(doorbell);
@@ -336,6 +337,24 @@ TEST_P(EngineTest, SystemCallsGoAndComeBack) {
   set_gate(x86::kGeneralProtection);
   EXPECT_EQ(run().reason, Halt::Reason::kStopped);
   EXPECT_THAT(io_->reports, ElementsAre(0, 8, 1000));
+}
+
+TEST_P(EngineTest, CodeAtSeveralPlacesSeesWhereItIs) {
+  load(tenon_guest_shared_object);
+  set_gate(x86::kGeneralProtection);
+  EXPECT_EQ(run().reason, Halt::Reason::kStopped);
+  ASSERT_EQ(io_->reports.size(), 4u);
+  const uint64_t function = io_->reports[2];
+  const uint64_t inner = io_->reports[3];
+  uint64_t expected = 0;
+  for (uint64_t round = 1; round <= 1000; ++round) {
+    for (uint64_t depth = 0; depth <= 3; ++depth) {
+      const uint64_t place = (round + depth) % 5;
+      const uint64_t base = place << 39;
+      expected += 2 * (base + function) + (base + inner) + 0x11'1111'1111 + 0x1111'1111'1234'5678 + (place == 4 ? 0x2222 : 0x1111);
+    }
+  }
+  EXPECT_EQ(uint64_t{io_->reports[1]} << 32 | io_->reports[0], expected);
 }
 
 TEST_P(EngineTest, RepeatedStringInstructionsCrossPages) {

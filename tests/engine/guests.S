@@ -7,6 +7,12 @@
         .set DEVICE_MMIO, 0xd0000000
         .set LOCAL_APIC, 0xfee00000
         .set IO_APIC, 0xfec00000
+        // Of guest shared_object: its function begins at the end of one page and goes on in the next.
+        .set FIRST_PART, 0x80
+        .set FUNCTION, 0x31000 - FIRST_PART
+        .set INNER, 0x31010
+        .set VARIANT, 0x10              // from INNER
+        .set OBJECT_SIZE, FIRST_PART + 0x40
 
 .macro  guest name
         .balign 64
@@ -499,5 +505,99 @@ end_guest system_call_handler
 .Lsystem_call_wrong_user:
         mov     ebp, 0x40000000
         jmp     1b
+
+// The same two pages of user code at five places: low, three times far up, and far up with another second page. Each
+// call adds up what RIP-relative operands, calls and an instruction across the pages see there, and calls the next.
+guest shared_object
+        jmp     .Lshared_object_setup
+        handler shared_object, 0x80
+        mov     eax, ebx
+        out     REPORT, eax             // the sum
+        mov     rax, rbx
+        shr     rax, 32
+        out     REPORT, eax
+        mov     eax, FUNCTION
+        out     REPORT, eax
+        mov     eax, INNER
+        out     REPORT, eax
+end_guest shared_object_handler
+.Lshared_object_setup:
+        mov     rax, [0x8000]           // PML4
+        mov     [0x8008], rax
+        mov     [0x8010], rax
+        mov     [0x8018], rax
+        mov     qword ptr [0x8020], 0x40007
+        mov     qword ptr [0x40000], 0x41007
+        mov     qword ptr [0x41000], 0x42007
+        mov     edi, 0x42000
+        mov     eax, 7
+1:      mov     [rdi], rax
+        add     eax, 0x1000
+        add     edi, 8
+        cmp     eax, 0x200000
+        jb      1b
+        mov     qword ptr [0x42188], 0x33007    // of page 0x31
+        cld
+        lea     rsi, [rip + .Lobject_function]
+        mov     edi, FUNCTION
+        mov     ecx, OBJECT_SIZE
+        rep movsb
+        mov     esi, 0x31000
+        mov     edi, 0x33000
+        mov     ecx, OBJECT_SIZE - FIRST_PART
+        rep movsb
+        mov     dword ptr [0x33011 + VARIANT], 0x2222
+        push    0x1b
+        push    0x8000
+        push    2
+        push    0x23
+        lea     rax, [rip + 1f]
+        push    rax
+        iretq
+1:      xor     ebx, ebx
+        mov     r12d, 1000
+2:      mov     ecx, 3
+        mov     r13d, r12d
+        lea     r14, [rip + .Lobject_next]
+        call    r14
+        dec     r12d
+        jnz     2b
+        hlt                             // #GP: the handler reports
+.Lobject_next:                          // calls the function at place R13 % 5
+        mov     eax, r13d
+        xor     edx, edx
+        mov     esi, 5
+        div     esi
+        shl     rdx, 39
+        mov     edi, FUNCTION
+        add     rdi, rdx
+        jmp     rdi
+.Lobject_function:
+        lea     rdx, [rip + .Lobject_function]
+        add     rbx, rdx
+        add     rbx, [rip + .Lobject_constant]
+        call    .Lobject_inner
+        test    ecx, ecx
+        jz      1f
+        dec     ecx
+        inc     r13d
+        call    r14
+1:      lea     rdx, [rip + .Lobject_function]
+        add     rbx, rdx
+        jmp     1f
+.Lobject_constant:
+        .quad   0x1111111111
+        .org    .Lobject_function + FIRST_PART - 5
+1:      mov     rdx, 0x1111111112345678 // across the pages
+        add     rbx, rdx
+        ret
+        .org    .Lobject_function + FIRST_PART + 0x10
+.Lobject_inner:
+        lea     rdx, [rip + .Lobject_inner]
+        add     rbx, rdx
+        .org    .Lobject_inner + VARIANT, 0x90
+        mov     edx, 0x1111
+        add     rbx, rdx
+        ret
 
         .section .note.GNU-stack, "", @progbits
