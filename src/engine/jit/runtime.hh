@@ -7,6 +7,7 @@
 //   guest R9 R10 R11                                      in Cpu::gpr (GS-relative)
 //   guest CF PF AF ZF SF OF                               in host RFLAGS; host DF = 0, AC = 0, TF = 0 always
 //   host R10, R11                                         scratch
+//   guest RIP                                             known to the code, or code_shift more (kModeShifted, mode.hh)
 //   host RSP                                              shadow return stack of host return addresses, in memory of
 //   its
 //                                                         own with guard pages; the code at each compares R10, the
@@ -62,6 +63,7 @@ struct Stubs {
   // Called (their return address is the argument, and is popped):
   uint64_t exit_link = 0;
   // Called, return:
+  uint64_t poll = 0;  // where nothing is pending; else it is exit_link
   /// Refill for an access of the given [TlbMode][0 read, 1 write]: R10 = linear address + negative_page of the entry at
   /// R11 (byte offset in the table); returns when the entry can be used: retry from the LEA. Else leaves with
   /// kSlowAccess and its return address.
