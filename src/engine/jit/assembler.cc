@@ -180,25 +180,8 @@ struct Displacement {
 }
 
 /// Operations 0 to 7 of the opcodes 00 to 3F and of group 1 (SDM Vol. 2 Table A-6).
-enum class Alu : uint8_t { kAdd, kOr, kAdc, kSbb, kAnd, kSub, kXor, kCmp };
-
-[[gnu::always_inline]] inline HostInsn alu(Alu operation, HostRegister to, const HostOperand& from, bool w) {
-  return integer(static_cast<uint8_t>(static_cast<unsigned>(operation) << 3 | 3), to, from, w);
-}
-
-[[gnu::always_inline]] inline HostInsn alu_immediate(Alu operation, const HostOperand& to, int32_t value, bool w) {
-  const auto extension = static_cast<HostRegister>(operation);
-  if (fits_int8(value)) {
-    return with_immediate(integer(0x83, extension, to, w), 1, value);
-  }
-  if (to.is_register && to.reg == kHostRax) {
-    HostInsn insn;
-    insn.opcode = static_cast<uint8_t>(extension << 3 | 5);
-    insn.w = w;
-    return with_immediate(insn, 4, value);
-  }
-  return with_immediate(integer(0x81, extension, to, w), 4, value);
-}
+enum Alu : uint8_t { kAdd, kOr, kAdc, kSbb, kAnd, kSub, kXor, kCmp };
+constexpr uint8_t opcode_of(Alu operation) { return static_cast<uint8_t>(operation << 3 | 3); }
 
 /// A byte operand: registers 4 to 7 are SPL BPL SIL DIL.
 [[gnu::always_inline]] inline HostInsn byte_immediate(uint8_t opcode, HostRegister extension, const HostOperand& to,
@@ -235,6 +218,13 @@ uint8_t* Assembler::begin(size_t room_bytes) {
 }
 
 void Assembler::encode(const HostInsn& insn) { emit(insn); }
+
+/// One routine for all of that shape: its code is long, and translation comes in short bursts, so that what is not
+/// shared is not in the cache.
+[[gnu::noinline]] void Assembler::emit_integer(uint8_t opcode, HostRegister reg, const HostOperand& rm, bool w,
+                                               unsigned immediate_bytes, int64_t immediate) {
+  emit(with_immediate(integer(opcode, reg, rm, w), immediate_bytes, immediate));
+}
 
 void Assembler::bytes(std::span<const uint8_t> raw) {
   if (uint8_t* out = begin(raw.size()); out != nullptr) {
@@ -282,10 +272,10 @@ void Assembler::byte_and_immediate(uint8_t opcode, uint8_t value) {
 
 // --- Moves
 
-void Assembler::mov(HostRegister to, const HostOperand& from, bool w) { emit(integer(0x8b, to, from, w)); }
-void Assembler::store(const HostOperand& to, HostRegister from, bool w) { emit(integer(0x89, from, to, w)); }
+void Assembler::mov(HostRegister to, const HostOperand& from, bool w) { emit_integer(0x8b, to, from, w); }
+void Assembler::store(const HostOperand& to, HostRegister from, bool w) { emit_integer(0x89, from, to, w); }
 void Assembler::store_immediate(const HostOperand& to, int32_t value, bool w) {
-  emit(with_immediate(integer(0xc7, 0, to, w), 4, value));
+  emit_integer(0xc7, 0, to, w, 4, value);
 }
 void Assembler::store_byte_immediate(const HostOperand& to, uint8_t value) { emit(byte_immediate(0xc6, 0, to, value)); }
 
@@ -299,19 +289,19 @@ void Assembler::mov_immediate(HostRegister to, uint64_t value) {
   }
 }
 
-void Assembler::lea(HostRegister to, const HostOperand& from, bool w) { emit(integer(0x8d, to, from, w)); }
+void Assembler::lea(HostRegister to, const HostOperand& from, bool w) { emit_integer(0x8d, to, from, w); }
 
 void Assembler::xchg(HostRegister left, HostRegister right) {
   if (left == kHostRax || right == kHostRax) {
     emit(short_form(0x90, left == kHostRax ? right : left, true));
   } else {
-    emit(integer(0x87, left, HostOperand::r(right), true));
+    emit_integer(0x87, left, HostOperand::r(right), true);
   }
 }
 
-void Assembler::push(const HostOperand& from) { emit(integer(0xff, 6, from, false)); }
+void Assembler::push(const HostOperand& from) { emit_integer(0xff, 6, from, false); }
 
-void Assembler::not_(HostRegister reg) { emit(integer(0xf7, 2, HostOperand::r(reg), true)); }
+void Assembler::not_(HostRegister reg) { emit_integer(0xf7, 2, HostOperand::r(reg), true); }
 
 void Assembler::push(HostRegister reg) { emit(short_form(0x50, reg, false)); }
 void Assembler::pop(HostRegister reg) { emit(short_form(0x58, reg, false)); }
@@ -323,32 +313,38 @@ void Assembler::push_immediate(int32_t value) {
 
 // --- Arithmetic
 
-void Assembler::add(HostRegister to, const HostOperand& from, bool w) { emit(alu(Alu::kAdd, to, from, w)); }
-void Assembler::sub(HostRegister to, const HostOperand& from, bool w) { emit(alu(Alu::kSub, to, from, w)); }
-void Assembler::xor_(HostRegister to, const HostOperand& from, bool w) { emit(alu(Alu::kXor, to, from, w)); }
-void Assembler::cmp(HostRegister left, const HostOperand& right, bool w) { emit(alu(Alu::kCmp, left, right, w)); }
+void Assembler::emit_alu_immediate(unsigned operation, const HostOperand& to, int32_t value, bool w) {
+  const auto extension = static_cast<HostRegister>(operation);
+  if (fits_int8(value)) return emit_integer(0x83, extension, to, w, 1, value);
+  if (!to.is_register || to.reg != kHostRax) return emit_integer(0x81, extension, to, w, 4, value);
+  HostInsn insn;
+  insn.opcode = static_cast<uint8_t>(extension << 3 | 5);
+  insn.w = w;
+  emit(with_immediate(insn, 4, value));
+}
 
-void Assembler::add_immediate(const HostOperand& to, int32_t value, bool w) {
-  emit(alu_immediate(Alu::kAdd, to, value, w));
+void Assembler::add(HostRegister to, const HostOperand& from, bool w) { emit_integer(opcode_of(kAdd), to, from, w); }
+void Assembler::sub(HostRegister to, const HostOperand& from, bool w) { emit_integer(opcode_of(kSub), to, from, w); }
+void Assembler::xor_(HostRegister to, const HostOperand& from, bool w) { emit_integer(opcode_of(kXor), to, from, w); }
+void Assembler::cmp(HostRegister left, const HostOperand& right, bool w) {
+  emit_integer(opcode_of(kCmp), left, right, w);
 }
-void Assembler::and_immediate(const HostOperand& to, int32_t value, bool w) {
-  emit(alu_immediate(Alu::kAnd, to, value, w));
-}
-void Assembler::or_immediate(const HostOperand& to, int32_t value, bool w) {
-  emit(alu_immediate(Alu::kOr, to, value, w));
-}
+
+void Assembler::add_immediate(const HostOperand& to, int32_t value, bool w) { emit_alu_immediate(kAdd, to, value, w); }
+void Assembler::and_immediate(const HostOperand& to, int32_t value, bool w) { emit_alu_immediate(kAnd, to, value, w); }
+void Assembler::or_immediate(const HostOperand& to, int32_t value, bool w) { emit_alu_immediate(kOr, to, value, w); }
 void Assembler::cmp_immediate(const HostOperand& left, int32_t value, bool w) {
-  emit(alu_immediate(Alu::kCmp, left, value, w));
+  emit_alu_immediate(kCmp, left, value, w);
 }
 void Assembler::cmp_byte_immediate(const HostOperand& left, uint8_t value) {
   if (left.is_register && left.reg == kHostRax) {
     byte_and_immediate(0x3c, value);
     return;
   }
-  emit(byte_immediate(0x80, static_cast<HostRegister>(Alu::kCmp), left, value));
+  emit(byte_immediate(0x80, kCmp, left, value));
 }
 void Assembler::test(HostRegister left, HostRegister right, bool w) {
-  emit(integer(0x85, right, HostOperand::r(left), w));
+  emit_integer(0x85, right, HostOperand::r(left), w);
 }
 
 void Assembler::imul(HostRegister to, const HostOperand& from) {
@@ -358,11 +354,11 @@ void Assembler::imul(HostRegister to, const HostOperand& from) {
 }
 
 void Assembler::shl_immediate(HostRegister to, uint8_t count) {
-  emit(with_immediate(integer(0xc1, 4, HostOperand::r(to), true), 1, count));
+  emit_integer(0xc1, 4, HostOperand::r(to), true, 1, count);
 }
 
 void Assembler::shr_immediate(HostRegister to, uint8_t count) {
-  emit(with_immediate(integer(0xc1, 5, HostOperand::r(to), true), 1, count));
+  emit_integer(0xc1, 5, HostOperand::r(to), true, 1, count);
 }
 
 void Assembler::rorx(HostRegister to, HostRegister from, uint8_t count, bool w) {
@@ -441,8 +437,8 @@ Fixup Assembler::mov_forward(HostRegister to) {
   return forward({rex, 0x8b, static_cast<uint8_t>((to & 7u) << 3 | 5)}, sizeof(int32_t));
 }
 
-void Assembler::jmp_indirect(const HostOperand& target) { emit(integer(0xff, 4, target, false)); }
-void Assembler::call_indirect(const HostOperand& target) { emit(integer(0xff, 2, target, false)); }
+void Assembler::jmp_indirect(const HostOperand& target) { emit_integer(0xff, 4, target, false); }
+void Assembler::call_indirect(const HostOperand& target) { emit_integer(0xff, 2, target, false); }
 
 Fixup Assembler::jrcxz_forward() { return forward({0xe3}, 1); }
 Fixup Assembler::jmp_short_forward() { return forward({0xeb}, 1); }

@@ -210,6 +210,9 @@ class Assembler {
 
  private:
   void emit(const HostInsn& insn);
+  void emit_integer(uint8_t opcode, HostRegister reg, const HostOperand& rm, bool w, unsigned immediate_bytes = 0,
+                    int64_t immediate = 0);
+  void emit_alu_immediate(unsigned operation, const HostOperand& to, int32_t value, bool w);
   uint8_t* begin(size_t room_bytes = kRoomBytes);
   void one_byte(uint8_t opcode);
   void byte_and_immediate(uint8_t opcode, uint8_t value);

@@ -49,7 +49,7 @@ void Emitter::emit_same(const RegionInsn& region_insn, EmitKind kind) {
   return memory ? emit_same_memory(region_insn, host) : emit_same_registers(region_insn, host);
 }
 
-void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn host) {
+void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn& host) {
   const GprOperands& gprs = plan_of(region_insn).gprs;
   HostRegister scratch = kHostR10;
   HostRegister taken[2] = {kNoHostRegister, kNoHostRegister};
@@ -79,7 +79,7 @@ void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn host) 
   }
 }
 
-void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn host) {
+void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn& host) {
   const Insn& insn = region_insn.insn;
   const Access access = writes_memory(insn) ? Access::kWrite : Access::kRead;
   // Flags that the instruction itself reads are live before it; those after it matter only through it.

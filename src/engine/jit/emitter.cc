@@ -126,7 +126,7 @@ void Emitter::plan() {
     const RegionBlock& block = region_.blocks[i];
     for (unsigned j = 0; j < block.count; ++j) {
       const BlockEnd end = j + 1u == block.count ? block.end : BlockEnd::kFallThrough;
-      plans_[block.first + j] = plan_insn(region_.insns[block.first + j].insn, end);
+      plan_insn(region_.insns[block.first + j].insn, end, plans_[block.first + j]);
     }
   }
 }
@@ -160,12 +160,12 @@ void Emitter::begin_stretch(unsigned index) {
   plan_bases();
 }
 
-Emitter::InsnPlan Emitter::plan_insn(const Insn& insn, BlockEnd end) const {
-  InsnPlan plan;
+/// In place: a plan made elsewhere and copied is read before it is written.
+void Emitter::plan_insn(const Insn& insn, BlockEnd end, InsnPlan& plan) const {
   plan.kind = emit_kind(insn);
   const bool cut_rip = insn.is_memory && insn.base == x86::kRipBase && insn.address_size == 4;
   if (!is_allowed(insn, plan.kind) || (shifted_ && cut_rip)) plan.kind = EmitKind::kInterpret;
-  plan.gprs = gpr_operands(insn);
+  find_gpr_operands(insn, plan.gprs);
   plan.stack = stack_use(insn, plan, end);
   const bool divides = insn.row->op == x86::Op::kDiv || insn.row->op == x86::Op::kIdiv;
   const bool same = plan.kind == EmitKind::kSame && !insn.is_memory && plan.gprs.homed == 0 && !divides;
@@ -173,7 +173,6 @@ Emitter::InsnPlan Emitter::plan_insn(const Insn& insn, BlockEnd end) const {
   const bool lea = plan.kind == EmitKind::kLea && insn.operand_size != 2 && plan.gprs.homed == 0 &&
                    is_here(insn.base) && is_here(insn.index);
   plan.registers_only = same || lea || plan.kind == EmitKind::kNothing;
-  return plan;
 }
 
 void Emitter::emit_block(unsigned index) {

@@ -107,7 +107,7 @@ class Emitter {
   void plan();
   void plan_stretches();
   void begin_stretch(unsigned index);
-  InsnPlan plan_insn(const x86::Insn& insn, BlockEnd end) const;
+  void plan_insn(const x86::Insn& insn, BlockEnd end, InsnPlan& plan) const;
   const InsnPlan& plan_of(const RegionInsn& insn) const {
     return plans_[static_cast<size_t>(&insn - region_.insns.data())];
   }
@@ -210,8 +210,8 @@ class Emitter {
 
   // --- emit_integer.cc
   void emit_same(const RegionInsn& insn, EmitKind kind);
-  void emit_same_memory(const RegionInsn& insn, HostInsn host);
-  void emit_same_registers(const RegionInsn& insn, HostInsn host);
+  void emit_same_memory(const RegionInsn& insn, HostInsn& host);
+  void emit_same_registers(const RegionInsn& insn, HostInsn& host);
   void emit_high_byte(const RegionInsn& insn, HostInsn host, const HostOperand& memory);
   void emit_lea(const RegionInsn& insn);
   void emit_rip(HostRegister to, const Address& address);

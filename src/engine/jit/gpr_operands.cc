@@ -38,20 +38,22 @@ constexpr auto kSizes = [] {
   return sizes;
 }();
 
-GprOperand gpr_operand(const Insn& insn, unsigned number) {
+/// Operand `number`, which is a general register.
+void fill_operand(const Insn& insn, unsigned number, GprOperand& result) {
   const auto operand = static_cast<size_t>(insn.row->operands[number]);
   const Field field = kFields[operand];
   const uint32_t flags = insn.row->flags;
-  GprOperand result{.field = field, .guest = field == Field::kRm ? insn.rm : insn.reg};
-  if (field == Field::kVvvv) result.guest = insn.vvvv;
-  result.size_bytes = kSizes[operand] == kOperandSize ? insn.operand_size : kSizes[operand];
-  result.written = number == 0 ? (flags & x86::kWritesOp0) != 0 : number == 1 && (flags & x86::kWritesOp1) != 0;
+  const uint8_t size_bytes = kSizes[operand] == kOperandSize ? insn.operand_size : kSizes[operand];
+  const bool written = number == 0 ? (flags & x86::kWritesOp0) != 0 : number == 1 && (flags & x86::kWritesOp1) != 0;
   // BSF and BSR leave their destination alone where the source is 0.
   const bool keeps = insn.row->op == Op::kBsf || insn.row->op == Op::kBsr;
   const bool mulx = insn.row->op == Op::kMulx && number < 2;
-  result.read = number == 0 ? (flags & x86::kReadsOp0) != 0 || keeps : !mulx;
-  if (result.written && result.size_bytes < 4) result.read = true;
-  return result;
+  const bool read = number == 0 ? (flags & x86::kReadsOp0) != 0 || keeps : !mulx;
+  result.field = field;
+  result.guest = field == Field::kRm ? insn.rm : field == Field::kVvvv ? insn.vvvv : insn.reg;
+  result.size_bytes = size_bytes;
+  result.written = written;
+  result.read = read || (written && size_bytes < 4);
 }
 
 }  // namespace
@@ -68,15 +70,15 @@ uint16_t gprs_written(const Insn& insn, const GprOperands& operands) {
   return static_cast<uint16_t>(written);
 }
 
-GprOperands gpr_operands(const Insn& insn) {
-  GprOperands all;
+void find_gpr_operands(const Insn& insn, GprOperands& all) {
+  all.count = 0;
+  all.homed = 0;
   const x86::MapEntry& entry = x86::entry_of(*insn.row);
   for (unsigned left = insn.is_memory ? entry.gprs_beside_memory : entry.gprs; left != 0; left &= left - 1) {
     GprOperand& operand = all.list[all.count++];
-    operand = gpr_operand(insn, static_cast<unsigned>(std::countr_zero(left)));
+    fill_operand(insn, static_cast<unsigned>(std::countr_zero(left)), operand);
     all.homed = static_cast<uint8_t>(all.homed + is_homed(operand.guest));
   }
-  return all;
 }
 
 bool has_memory_access(const Insn& insn) { return x86::memory_operand_size(insn) != 0; }

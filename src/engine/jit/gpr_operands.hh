@@ -26,7 +26,7 @@ struct GprOperands {
 uint16_t gprs_written(const x86::Insn& insn, const GprOperands& operands);
 
 /// All of them but those that the opcode implies. `homed` counts the ones that no host register holds.
-GprOperands gpr_operands(const x86::Insn& insn);
+void find_gpr_operands(const x86::Insn& insn, GprOperands& all);
 
 /// Whether it reads or writes a memory operand (and not only computes its address), and whether it writes it.
 bool has_memory_access(const x86::Insn& insn);
