@@ -232,7 +232,7 @@ uint64_t Runner::nominal_page(uint64_t rip, uint64_t gpa_page) {
   const uint32_t known = nominal_pages_.find(gpa_page, 0);
   if (known != 0 && cache_->has_code(gpa_page)) return known * kPageSize;
   const uint64_t page = rip & kPageMask;
-  const uint64_t shift = remembered_.shift_near(privilege(mode_), rip);
+  const uint64_t shift = likely_shift_ != 0 ? likely_shift_ : remembered_.shift_near(privilege(mode_), rip);
   const uint64_t beside = page - shift;
   const bool usable = shift != 0 && beside >= kFirst / 2 && beside < kFirst * 2 - kFirst / 4;
   const uint64_t nominal = usable ? beside : kFirst + (page & kSpread);
@@ -441,7 +441,9 @@ uint64_t Runner::after_link(uint64_t argument) {
   const uint64_t generation = cache_->generation();
   if (mode_is_stale_) refresh_mode();
   if (mode_ == kModeInvalid) return 0;
+  likely_shift_ = shift;
   const uint64_t host = slot->plain ? look_up_plain(cpu_.rip) : look_up_slowly(cpu_.rip, mode_);
+  likely_shift_ = 0;
   if (host == 0) return go_on();
   if (generation == cache_->generation() && state_.code_shift == shift)
     cache_->link(*from, *slot, host, privilege(mode_));

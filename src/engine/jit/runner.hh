@@ -185,6 +185,8 @@ class Runner final : public interp::Accelerator, private Elsewhere {
   std::unordered_map<uint64_t, std::vector<Dependent>> dependents_;
   /// By second page: the first pages of instructions that go on there.
   std::unordered_map<uint64_t, std::vector<uint64_t>> crossing_;
+  uint64_t likely_shift_ =
+      0;  // of what is looked up, where control comes from shifted code by a direct branch; 0: unknown
   PairTable nominal_pages_;  // (physical page, 0): number of the page that its code is made for where it is shifted
   /// A page of guest memory; what was copied serves until watch() finds it changed.
   class GuestPage final : public PageCopy {

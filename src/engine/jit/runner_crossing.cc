@@ -25,7 +25,9 @@ Fragment* Runner::translate_crossing(uint64_t rip, const RememberedCode::Line& f
   const auto offset = static_cast<unsigned>(rip % kPageSize);
   if (offset + x86::kInsnLengthMax <= kPageSize) return nullptr;
   const RememberedCode::Line first_line = first;
+  likely_shift_ = first_line.shift;
   const RememberedCode::Line* found = fetch((rip & kPageMask) + kPageSize);
+  likely_shift_ = 0;
   if (found == nullptr) return nullptr;
   const RememberedCode::Line second = *found;
   if (second.shift != first_line.shift) return nullptr;
