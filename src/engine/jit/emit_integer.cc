@@ -14,6 +14,29 @@ using x86::Insn;
 using x86::Op;
 using x86::Operand;
 
+/// Whether a register in ModRM.rm may be its home in memory instead. Not a bit string's; XCHG would lock; both operands
+/// of XADD are written, and may be one.
+bool rm_may_be_memory(const Insn& insn) {
+  switch (insn.row->op) {
+    case Op::kBt:
+    case Op::kBtc:
+    case Op::kBtr:
+    case Op::kBts:
+    case Op::kXadd:
+    case Op::kXchg: return false;
+    default: break;
+  }
+  return std::ranges::any_of(insn.row->operands,
+                             [](Operand operand) { return x86::in_range(operand, Operand::kEb, Operand::kEz); });
+}
+
+/// XOR or SUB of a register and itself.
+bool is_zeroing(const Insn& insn) {
+  const Operand second = insn.row->operands[1];
+  const bool same = insn.reg == insn.rm && (second == Operand::kGv || second == Operand::kEv);
+  return same && insn.operand_size >= 4 && (insn.row->op == Op::kXor || insn.row->op == Op::kSub);
+}
+
 void set_field(HostInsn& host, Field field, HostRegister reg) {
   if (field == Field::kRm) {
     host.rm = HostOperand::r(reg);
@@ -55,9 +78,18 @@ void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn& host)
   HostRegister taken[2] = {kNoHostRegister, kNoHostRegister};
   unsigned used = 0;
   uint8_t guests[2] = {};
+  // In memory registers of 32 bits would keep their upper halves.
+  const bool may_be_memory = !is_zeroing(region_insn.insn) && rm_may_be_memory(region_insn.insn);
+  const auto stays_home = [&](const GprOperand& gpr) {
+    return may_be_memory && gpr.field == Field::kRm && !(gpr.written && gpr.size_bytes == 4);
+  };
   for (unsigned i = 0; i < gprs.count; ++i) {
     const GprOperand& gpr = gprs.list[i];
     if (!is_homed(gpr.guest)) continue;
+    if (stays_home(gpr)) {
+      host.rm = home(gpr.guest);
+      continue;
+    }
     HostRegister reg = kNoHostRegister;
     for (unsigned j = 0; j < used; ++j) {
       if (guests[j] == gpr.guest) reg = taken[j];
@@ -67,14 +99,16 @@ void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn& host)
       if (reg == kHostR11) r11_taken();
       guests[used] = gpr.guest;
       taken[used++] = reg;
-      asm_.mov(reg, home(gpr.guest));
+      const bool needed = std::any_of(gprs.list, gprs.list + gprs.count,
+                                      [&](const GprOperand& each) { return each.guest == gpr.guest && each.read; });
+      if (needed && !is_zeroing(region_insn.insn)) asm_.mov(reg, home(gpr.guest));
     }
     set_field(host, gpr.field, reg);
   }
   asm_.encode(host);
   for (unsigned i = 0; i < gprs.count; ++i) {
     const GprOperand& gpr = gprs.list[i];
-    if (!gpr.written || !is_homed(gpr.guest)) continue;
+    if (!gpr.written || !is_homed(gpr.guest) || stays_home(gpr)) continue;
     asm_.store(home(gpr.guest), gpr.guest == guests[0] ? taken[0] : taken[1]);
   }
 }
