@@ -497,8 +497,14 @@ end_guest system_call_handler
         mov     edx, cs
         cmp     edx, 0x23
         jne     .Lsystem_call_wrong_user
-        mov     edx, ss
-        cmp     edx, 0x1b
+        push    -1
+        mov     word ptr [rsp], ss
+        pop     rdx
+        cmp     edx, 0xffff001b
+        jne     .Lsystem_call_wrong_user
+        mov     r10, -1
+        mov     r10w, cs
+        cmp     r10d, 0xffff0023
         jne     .Lsystem_call_wrong_user
         inc     ebp
         jmp     1b

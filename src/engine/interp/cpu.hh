@@ -236,6 +236,8 @@ class alignas(64) Cpu {
   /// Recomputes everything derived (cpl, code_size, in_long_mode, tlb_*, stack_address_size, linear_mask, code_base,
   /// windows) after CR0, CR4, EFER, AC, DR7 or any segment register changed, then calls code_context_changed().
   void update_mode();
+  /// The same where only CS and SS have changed, from 64-bit code to 64-bit code: the level is another one.
+  void update_level();
 
   // --- Code (trace_cache.cc).
   /// Translations were dropped or CR3 was loaded. With `keep_global` global ones are still good, and those of another

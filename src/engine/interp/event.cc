@@ -218,7 +218,14 @@ bool deliver_long(Cpu& cpu, const Event& event) {
   enter_code_segment(cpu, code, new_cpl);
   // A level change leaves a null SS whose RPL is the new CPL (SDM Vol. 3 6.14.4).
   if (inner) cpu.state.segments[kSs] = null_segment(static_cast<uint16_t>(new_cpl), new_cpl);
-  commit(cpu, gate.offset, stack.rsp(), flags);
+  if (!cpu.in_long_mode) {
+    commit(cpu, gate.offset, stack.rsp(), flags);
+    return true;
+  }
+  cpu.gpr[kRsp] = stack.rsp();
+  cpu.update_level();
+  cpu.set_rflags(flags);
+  cpu.rip = gate.offset;
   return true;
 }
 

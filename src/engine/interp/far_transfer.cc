@@ -328,15 +328,23 @@ uint64_t returned_rsp(const Cpu& cpu, const x86::Segment& stack, bool to_64bit, 
 /// Commits CS, SS:rSP and drops what the outer level may not use.
 void commit_with_stack(Cpu& cpu, const Descriptor& code, const x86::Segment& stack, uint64_t rsp, uint64_t rip) {
   const unsigned old_cpl = cpu.cpl;
+  const bool stays_64bit = cpu.in_long_mode && code.is_long();
   set_code_segment(cpu, code, selector_rpl(code.selector));
   cpu.state.segments[kSs] = stack;
   cpu.gpr[kRsp] = rsp;
+  cpu.rip = rip;
+  if (stays_64bit) {
+    cpu.update_level();
+    if (cpu.cpl <= old_cpl) return;
+    drop_privileged_segments(cpu);
+    for (const SegmentIndex index : {x86::kFs, x86::kGs}) update_window(cpu, index);
+    return;
+  }
   cpu.update_mode();
   if (cpu.cpl > old_cpl) {
     drop_privileged_segments(cpu);
     cpu.update_mode();
   }
-  cpu.rip = rip;
 }
 
 bool return_simple(Cpu& cpu, unsigned operand_size, unsigned release) {

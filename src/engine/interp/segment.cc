@@ -210,6 +210,12 @@ void update_tlb_mode(Cpu& cpu) {
   cpu.tlb_write = cpu.tlb.table(cpu.tlb_mode, true);
 }
 
+void Cpu::update_level() {
+  cpl = static_cast<uint8_t>(state.segments[kSs].dpl());
+  update_tlb_mode(*this);
+  code_context_changed();
+}
+
 void Cpu::update_mode() {
   const Segment& code = state.segments[kCs];
   const Segment& stack = state.segments[kSs];

@@ -313,16 +313,30 @@ void Emitter::emit_read_control(const RegionInsn& insn) {
   write_gpr(insn.insn.rm, 8);
 }
 
+/// To memory 16 bits whatever the operand size, to a register as many as that has (SDM Vol. 2, MOV).
 void Emitter::emit_read_segment(const RegionInsn& region_insn) {
   const Insn& insn = region_insn.insn;
-  if (insn.is_memory || insn.operand_size == 2 || insn.reg >= x86::kSegmentCount) return interpret(region_insn, false);
-  const size_t selector = segment_offset(insn.reg) + kSegmentSelector;
-  asm_.encode({.map = OpcodeMap::k0F,
-               .opcode = 0xb7,
-               .has_modrm = true,
-               .reg = kHostR10,
-               .rm = HostOperand::state(selector)});  // movzx
-  write_gpr(insn.rm, 8);
+  if (insn.reg >= x86::kSegmentCount) return interpret(region_insn, false);
+  const auto load_to = [&](HostRegister to) {
+    const size_t selector = segment_offset(insn.reg) + kSegmentSelector;
+    asm_.encode({.map = OpcodeMap::k0F,
+                 .opcode = 0xb7,
+                 .has_modrm = true,
+                 .reg = to,
+                 .rm = HostOperand::state(selector)});  // movzx
+  };
+  const auto store_from = [&](HostRegister from, const HostOperand& to) {
+    asm_.encode({.opcode = 0x89, .operand_size = true, .has_modrm = true, .reg = from, .rm = to});
+  };
+  if (insn.is_memory) {
+    const HostOperand to =
+        collapse(check(region_insn, address_of(region_insn), 2, Access::kWrite, region_insn.live_before != 0));
+    load_to(kHostR11);
+    return store_from(kHostR11, to);
+  }
+  load_to(kHostR10);
+  if (insn.operand_size != 2) return write_gpr(insn.rm, 8);
+  store_from(kHostR10, is_homed(insn.rm) ? home(insn.rm) : HostOperand::r(host_of(insn.rm)));
 }
 
 /// What another processor has written before is known behind it: somebody who knows of changed code has set `poke`.
