@@ -1,9 +1,10 @@
 // Several accesses off one register: one check of the page for all of them, where it can be.
 //
 // In a block, a run of accesses [base + displacement] whose base is not changed between the first and the last of them
-// becomes a group. Where flags are dead before the first, one soft-TLB check proves that all of [base + lowest, base +
-// highest) lies in one page, which may be written if any of them writes, and keeps the host address of the lowest byte
-// in TranslatedState::group_address. The accesses then need no check and keep flags. Where there is no such page,
+// becomes a group. One soft-TLB check, where flags are dead if there is such a place, proves that all of [base +
+// lowest, base
+// + highest) lies in one page, which may be written if any of them writes, and keeps the host address of the lowest
+// byte in TranslatedState::group_address. The accesses then need no check and keep flags. Where there is no such page,
 // control goes to the same code translated without groups (kModePlain).
 //
 // What emit_stack.cc says about relying on a check holds here, too.
@@ -74,6 +75,13 @@ void Emitter::plan_bases() {
   std::ranges::sort(base_groups_, {}, &BaseGroup::check_before);
 }
 
+/// Whether the group's check may stand before instruction `index` instead of behind it.
+bool Emitter::may_stand_before(unsigned index, const BaseGroup& group) const {
+  const RegionInsn& insn = region_.insns[index];
+  if (ends_bases(insn) || (group.writes && insn.insn.row->op == x86::Op::kJcc)) return false;
+  return (gprs_written(insn.insn, plan_of(insn).gprs) >> group.base & 1) == 0;
+}
+
 /// The group that begins with the access of instruction `first`, if it is worth its check.
 std::optional<Emitter::BaseGroup> Emitter::find_base_group(unsigned first) const {
   const x86::Insn& leader = region_.insns[first].insn;
@@ -102,14 +110,14 @@ std::optional<Emitter::BaseGroup> Emitter::find_base_group(unsigned first) const
     if ((gprs_written(insn.insn, plan_of(insn).gprs) >> group.base & 1) != 0) break;
   }
   if (count < 2) return std::nullopt;
-  // The check changes flags: before the first access, or farther up where the base is the same and flags are dead.
+  // Best before the first access or farther up, where the base is the same and flags are dead; else the check keeps
+  // them.
   unsigned at = first;
   while (region_.insns[at].live_before != 0) {
-    if (at == stretch_.first) return std::nullopt;
-    const RegionInsn& before = region_.insns[at - 1];
-    if (ends_bases(before) || (group.writes && before.insn.row->op == x86::Op::kJcc) ||
-        (gprs_written(before.insn, plan_of(before).gprs) >> group.base & 1) != 0)
-      return std::nullopt;
+    if (at == stretch_.first || !may_stand_before(at - 1, group)) {
+      at = first;
+      break;
+    }
     --at;
   }
   group.check_before = static_cast<uint8_t>(at);
@@ -126,26 +134,38 @@ void Emitter::emit_base_checks(unsigned index) {
 }
 
 void Emitter::emit_base_check(const RegionInsn& insn, const BaseGroup& group) {
-  const size_t table = interp::tlb_table_offset(tlb_mode(mode_), group.writes);
-  const HostOperand lowest = HostOperand::at(host_of(group.base), group.low);
-  const HostOperand negative_page = HostOperand::state(table, kHostR11, 0);
-  const HostOperand host_page = HostOperand::state(table + offsetof(interp::TlbEntry, host_page), kHostR11, 0);
+  const unsigned mode = tlb_mode(mode_);
+  const unsigned write = group.writes ? 1 : 0;
+  const bool flags_live = insn.live_before != 0;
   const auto slot = static_cast<unsigned>(&group - base_groups_.data());
-  r11_taken();
+  const size_t table = interp::tlb_table_offset(tlb_mode(mode_), group.writes);
+  const uint8_t scale = flags_live ? 3 : 0;
+  const HostOperand negative_page = HostOperand::state(table, kHostR11, scale);
+  const HostOperand host_page = HostOperand::state(table + offsetof(interp::TlbEntry, host_page), kHostR11, scale);
   ColdGroup cold{.from = {},
                  .retry = asm_.address(),
-                 .stub = stubs_.runtime.fill_group[tlb_mode(mode_)][group.writes ? 1 : 0],
+                 .stub = (flags_live ? stubs_.runtime.fill_group_scaled : stubs_.runtime.fill_group)[mode][write],
                  .span = group.high - group.low,
-                 .guest_offset = insn.offset};
-  asm_.lea(kHostR10, lowest);
-  asm_.rorx(kHostR11, kHostR10, kPageShift - kEntryShift, false);
-  asm_.and_immediate(HostOperand::r(kHostR11), kTableMask, false);
-  asm_.add(kHostR10, negative_page);
-  asm_.cmp_immediate(HostOperand::r(kHostR10), static_cast<int32_t>(kPageSize) - cold.span);
-  cold.from = asm_.jcc_forward(kAbove);
+                 .guest_offset = insn.offset,
+                 .pops_rcx = flags_live};
+  r11_taken();
+  asm_.lea(kHostR10, HostOperand::at(host_of(group.base), group.low));
+  if (flags_live) {
+    cold.from = emit_crossing_test(negative_page, cold.span);
+  } else {
+    asm_.rorx(kHostR11, kHostR10, kPageShift - kEntryShift, false);
+    asm_.and_immediate(HostOperand::r(kHostR11), kTableMask, false);
+    asm_.add(kHostR10, negative_page);
+    asm_.cmp_immediate(HostOperand::r(kHostR10), static_cast<int32_t>(kPageSize) - cold.span);
+    cold.from = asm_.jcc_forward(kAbove);
+  }
   cold_groups_.push_back(cold);
   asm_.mov(kHostR11, host_page);
-  asm_.add(kHostR11, HostOperand::r(kHostR10));
+  if (flags_live) {
+    asm_.lea(kHostR11, HostOperand::at(kHostR11, kHostR10, 0));
+  } else {
+    asm_.add(kHostR11, HostOperand::r(kHostR10));
+  }
   asm_.store(HostOperand::state(state::group_address(slot)), kHostR11);
   r11_group_ = static_cast<int>(slot);
 }

@@ -78,9 +78,16 @@ void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn& host)
   HostRegister taken[2] = {kNoHostRegister, kNoHostRegister};
   unsigned used = 0;
   uint8_t guests[2] = {};
+  const bool is_here = take_r10_home(gprs);
+  if (is_here) {
+    guests[0] = r10_home_.guest;
+    taken[used++] = scratch++;
+  }
+  bool r10_is_old = false;
   // In memory registers of 32 bits would keep their upper halves.
   const bool may_be_memory = !is_zeroing(region_insn.insn) && rm_may_be_memory(region_insn.insn);
   const auto stays_home = [&](const GprOperand& gpr) {
+    if (is_here && gpr.guest == r10_home_.guest) return false;
     return may_be_memory && gpr.field == Field::kRm && !(gpr.written && gpr.size_bytes == 4);
   };
   for (unsigned i = 0; i < gprs.count; ++i) {
@@ -108,9 +115,22 @@ void Emitter::emit_same_registers(const RegionInsn& region_insn, HostInsn& host)
   asm_.encode(host);
   for (unsigned i = 0; i < gprs.count; ++i) {
     const GprOperand& gpr = gprs.list[i];
-    if (!gpr.written || !is_homed(gpr.guest) || stays_home(gpr)) continue;
+    if (!gpr.written || !is_homed(gpr.guest)) continue;
+    if (stays_home(gpr)) {
+      r10_is_old |= gpr.guest == guests[0];
+      continue;
+    }
     asm_.store(home(gpr.guest), gpr.guest == guests[0] ? taken[0] : taken[1]);
   }
+  if (used != 0 && !r10_is_old) r10_is_home(guests[0]);
+}
+
+bool Emitter::take_r10_home(const GprOperands& gprs) {
+  const auto is_it = [this](const GprOperand& gpr) { return gpr.guest == r10_home_.guest; };
+  if (r10_home_.offset != asm_.offset() || std::none_of(gprs.list, gprs.list + gprs.count, is_it)) return false;
+  for (size_t i = fragment_.side.size(); i > 0 && fragment_.side[i - 1].host_offset == asm_.offset(); --i)
+    fragment_.side[i - 1].resumable = false;
+  return true;
 }
 
 void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn& host) {
@@ -132,6 +152,7 @@ void Emitter::emit_same_memory(const RegionInsn& region_insn, HostInsn& host) {
     set_field(host, gpr.field, reg);
     asm_.encode(host);
     if (gpr.written) asm_.store(home(gpr.guest), reg);
+    if (gpr.written && reg == kHostR10) r10_is_home(gpr.guest);
     return;
   }
   asm_.encode(host);

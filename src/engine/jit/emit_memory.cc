@@ -154,30 +154,37 @@ HostOperand Emitter::check_short(const RegionInsn& insn, const Address& address,
   return kChecked;
 }
 
-/// The same without touching flags. The crossing test adds size - 1 to the offset in the page before comparing its page
-/// bits with 0: an access that starts up to size - 1 bytes before an entry's page never looks at that entry, because
-/// the page before has another index.
+/// With R10 = linear address of `size_bytes` (at most a page): the look-up without touching flags. R10 += negative_page
+/// of the entry, at 8 * R11 in the table. Returns the jump for misses, with RCX on the shadow stack. The test adds size
+/// - 1 to the offset in the page before comparing its page bits with 0: what starts up to size - 1 bytes before an
+/// entry's page never looks at that entry, because the page before has another index.
+Fixup Emitter::emit_crossing_test(const HostOperand& negative_page, int32_t size_bytes) {
+  asm_.push(kHostRcx);
+  asm_.pext(kHostR11, kHostR10, HostOperand::state(state::kIndexMask));
+  asm_.lea(kHostR11, HostOperand::at(kHostR11, kHostR11, 0));  // R11 = 2 * index
+  asm_.mov(kHostRcx, negative_page);
+  asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostRcx, 0));
+  asm_.lea(kHostRcx, HostOperand::at(kHostR10, size_bytes - 1));
+  asm_.pext(kHostRcx, kHostRcx, HostOperand::state(state::kPageNumberMask));
+  const Fixup hit = asm_.jrcxz_forward();
+  const Fixup miss = asm_.jmp_forward();
+  asm_.bind_short(hit);
+  asm_.pop(kHostRcx);
+  return miss;
+}
+
 HostOperand Emitter::check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes,
                                          Access access) {
   const bool write = access == Access::kWrite;
   const size_t table = interp::tlb_table_offset(tlb_mode(mode_), write);
   const uint64_t retry = asm_.address();
   emit_linear(address, true);
-  asm_.push(kHostRcx);
-  asm_.pext(kHostR11, kHostR10, HostOperand::state(state::kIndexMask));
-  asm_.lea(kHostR11, HostOperand::at(kHostR11, kHostR11, 0));  // R11 = 2 * index
-  asm_.mov(kHostRcx, HostOperand::state(table, kHostR11, 3));
-  asm_.lea(kHostR10, HostOperand::at(kHostR10, kHostRcx, 0));
-  asm_.lea(kHostRcx, HostOperand::at(kHostR10, static_cast<int32_t>(size_bytes - 1)));
-  asm_.pext(kHostRcx, kHostRcx, HostOperand::state(state::kPageNumberMask));
-  const Fixup hit = asm_.jrcxz_forward();
-  cold_fills_.push_back({.from = asm_.jmp_forward(),
+  const HostOperand negative_page = HostOperand::state(table, kHostR11, 3);
+  cold_fills_.push_back({.from = emit_crossing_test(negative_page, static_cast<int32_t>(size_bytes)),
                          .retry = retry,
                          .stub = stubs_.runtime.fill_scaled[tlb_mode(mode_)][write ? 1 : 0],
                          .guest_offset = insn.offset,
                          .pops_rcx = true});
-  asm_.bind_short(hit);
-  asm_.pop(kHostRcx);
   asm_.mov(kHostR11, HostOperand::state(table + kHostPage, kHostR11, 3));
   return kChecked;
 }

@@ -185,6 +185,7 @@ void Emitter::emit_block(unsigned index) {
     vector_known_ = false;
     x87_known_ = false;
     r11_taken();
+    r10_home_ = {};
   }
   side_entry(block.start_offset, true);
   if (second_mapping_ != 0) guard_second_page();

@@ -157,6 +157,7 @@ class Emitter {
                     bool flags_live);
   HostOperand check_short(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
   HostOperand check_keeping_flags(const RegionInsn& insn, const Address& address, unsigned size_bytes, Access access);
+  Fixup emit_crossing_test(const HostOperand& negative_page, int32_t size_bytes);
   void check_early(const RegionBlock& block, unsigned index);
   void emit_linear(const Address& address, bool flags_live);
   void add_state(size_t offset, bool flags_live);
@@ -192,6 +193,7 @@ class Emitter {
   bool ends_bases(const RegionInsn& insn) const;
   void plan_bases();
   std::optional<BaseGroup> find_base_group(unsigned first) const;
+  bool may_stand_before(unsigned index, const BaseGroup& group) const;
   void emit_base_checks(unsigned index);
   void emit_base_check(const RegionInsn& insn, const BaseGroup& group);
   std::optional<HostOperand> base_operand(const Address& address, unsigned size_bytes, Access access);
@@ -203,6 +205,10 @@ class Emitter {
     r11_is_stack_ = false;
     r11_group_ = -1;
   }
+  /// R10 holds what the home of `guest` does.
+  void r10_is_home(uint8_t guest) { r10_home_ = {guest, asm_.offset()}; }
+  /// Whether that is so here; then nothing may be resumed here.
+  bool take_r10_home(const GprOperands& gprs);
   /// A checked operand into [R10], so that R11 is free.
   HostOperand collapse(const HostOperand& operand);
   /// R10 or R11, which the checked operand does not use afterwards.
@@ -301,7 +307,11 @@ class Emitter {
     int32_t rsp = 0;  // RSP now, from there
   } stack_;
   bool r11_is_stack_ = false;  // R11 holds the stack's addend
-  int r11_group_ = -1;         // R11 holds the address of this base group; -1: of none
+  struct {
+    uint8_t guest = x86::kNoRegister;
+    size_t offset = 0;  // where the assembler was then
+  } r10_home_;          // R10 holds what the home of `guest` does, if nothing was emitted since
+  int r11_group_ = -1;  // R11 holds the address of this base group; -1: of none
   std::vector<BaseGroup> base_groups_;
   std::vector<StackGroup> stack_groups_;
   std::vector<ColdGroup> cold_groups_;

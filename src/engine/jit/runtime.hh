@@ -74,8 +74,9 @@ struct Stubs {
   /// [privilege], if GroupFillData::span bytes from there lie in it and it may be written, and returns; else goes on
   /// at GroupFillData::plain_rel32 with R10 = the end of that.
   uint64_t fill_stack[2] = {};
-  /// The same for an entry of the soft TLB, as `fill`.
+  /// The same for an entry of the soft TLB, as `fill` and `fill_scaled`.
   uint64_t fill_group[interp::Cpu::kTlbModes][2] = {};
+  uint64_t fill_group_scaled[interp::Cpu::kTlbModes][2] = {};
   uint64_t load_vector = 0;  // makes XMM/YMM and MXCSR the guest's, sets vector_live
   uint64_t load_x87 = 0;     // makes x87/MMX state the guest's, sets x87_live
   /// Where the signal handler continues after a fault; not for use by emitted code.

@@ -74,6 +74,8 @@ class StubMaker {
         make_fill(stubs, mode, write);
         stubs.fill_group[mode][write] =
             make_group_fill(negative_page(mode, write, 0), reinterpret_cast<uint64_t>(&tenon_group_fill), write);
+        stubs.fill_group_scaled[mode][write] =
+            make_group_fill(negative_page(mode, write, 3), reinterpret_cast<uint64_t>(&tenon_group_fill), write);
       }
     }
     for (unsigned side = 0; side < 2; ++side) {
