@@ -1,13 +1,14 @@
 // Several accesses off one register: one check of the page for all of them, where it can be.
 //
-// In a block, a run of accesses [base + displacement] whose base is not changed between the first and the last of them
-// becomes a group. One soft-TLB check, where flags are dead if there is such a place, proves that all of [base +
-// lowest, base
-// + highest) lies in one page, which may be written if any of them writes, and keeps the host address of the lowest
-// byte in TranslatedState::group_address. The accesses then need no check and keep flags. Where there is no such page,
-// control goes to the same code translated without groups (kModePlain).
+// In a stretch of blocks (Emitter::starts_stretch_), a run of accesses [base + displacement] whose base is not changed
+// between the first and the last of them becomes a group. One soft-TLB check, where flags are dead if there is such a
+// place, proves that all of [base + lowest, base + highest) lies in one page, which may be written if any of them
+// writes, and keeps the host address of the lowest byte in TranslatedState::group_address. The accesses then need no
+// check and keep flags. Where there is no such page, control goes to the same code translated without groups
+// (kModePlain).
 //
-// What emit_stack.cc says about relying on a check holds here, too.
+// What emit_stack.cc says about relying on a check holds here, too. The A bit may be set by a check whose accesses a
+// conditional jump then skips, as processors do; the D bit is not (SDM Vol. 3 4.8).
 #include <algorithm>
 #include <optional>
 

@@ -1,15 +1,18 @@
-// Accesses to the guest's stack: one check of the page for all of a block's, where it can be.
+// Accesses to the guest's stack: one check of the page for all of a stretch's, where it can be.
 //
 // Most memory accesses of compiled code are at known distances from RSP, and most of them lie where flags live, where a
-// soft-TLB check is dear. So the block is looked through first: a run of accesses whose distance from RSP at one point
-// is known becomes a group, and one check there, if possible where flags are dead, proves that [lowest, highest) lies
-// in the page of the stack's one-entry TLB (TranslatedState::stack_*), which may be written. The accesses then take its
-// addend and nothing else. Where the group does not lie in one writable page, control goes to the same code translated
-// without groups (kModePlain).
+// soft-TLB check is dear. So the stretch (Emitter::starts_stretch_) is looked through first: a run of accesses whose
+// distance from RSP at one point is known becomes a group, and one check there, if possible where flags are dead,
+// proves that [lowest, highest) lies in the page of the stack's one-entry TLB (TranslatedState::stack_*), which may be
+// written. The accesses then take its addend and nothing else. Where the group does not lie in one writable page,
+// control goes to the same code translated without groups (kModePlain).
 //
 // That a translation is used for the rest of a block without being looked up again is what a processor's TLB does, too.
 // But nothing in a group may rely on it after C++ ran that could have dropped it: an interpreted instruction ends the
 // group, and code inside a group is not resumed.
+//
+// Deviation: the check sets the page's D bit where the group only reads, or comes to none of its accesses because a
+// conditional jump is taken before (SDM Vol. 3 4.8).
 #include <algorithm>
 #include <optional>
 

@@ -2,9 +2,9 @@
 // following fall-through, direct jumps and both ways of conditional ones from the first instruction, up to what is
 // translated already.
 //
-// Each block can be entered at its start from anywhere: nothing is assumed of the blocks before it. What the region is
-// good for is flag liveness, which runs over all its blocks and looks a few instructions ahead behind its direct exits
-// inside the page.
+// A block can be entered at its start from anywhere, but for those that rely on what was checked in the one before
+// (Emitter::plan_stretches()). What the region is good for beside that is flag liveness, which runs over all its blocks
+// and looks a few instructions ahead behind its direct exits inside the page.
 //
 // Source: SDM Vol. 1 3.4.3.1 (status flags); "Flags Affected" of each instruction is in x86/table_*.cc.
 #pragma once

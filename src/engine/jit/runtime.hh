@@ -4,7 +4,7 @@
 // Conventions of translated code (64-bit guest code only):
 //   guest RAX RCX RDX RBX RBP RSI RDI R8 R12 R13 R14 R15   in the host registers of the same names
 //   guest RSP                                             in host R9
-//   guest R9 R10 R11                                      in Cpu::gpr (GS-relative)
+//   guest R9 R10 R11                                      in Cpu::gpr (RIP-relative where it is near, else by GS)
 //   guest CF PF AF ZF SF OF                               in host RFLAGS; host DF = 0, AC = 0, TF = 0 always
 //   host R10, R11                                         scratch
 //   guest RIP                                             known to the code, or code_shift more (kModeShifted, mode.hh)
