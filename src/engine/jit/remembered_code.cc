@@ -8,7 +8,8 @@ namespace tenon::jit {
 template <unsigned size>
 template <typename Visit>
 void RememberedCode::IndexSet<size>::take(Visit&& visit) {
-  for (unsigned i = 0; i < words.size(); ++i) {
+  for (; used != 0; used &= used - 1) {
+    const auto i = static_cast<unsigned>(std::countr_zero(used));
     for (; words[i] != 0; words[i] &= words[i] - 1) visit(i * 64 + static_cast<unsigned>(std::countr_zero(words[i])));
   }
 }

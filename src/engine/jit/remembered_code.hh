@@ -115,9 +115,14 @@ class RememberedCode {
   /// A set of table indices.
   template <unsigned size>
   struct IndexSet {
+    static_assert(size <= 64 * 64);
     std::array<uint64_t, size / 64> words{};
+    uint64_t used = 0;  // bit i: words[i] may be something else than 0
 
-    void set(unsigned index) { words[index / 64] |= uint64_t{1} << (index % 64); }
+    void set(unsigned index) {
+      words[index / 64] |= uint64_t{1} << (index % 64);
+      used |= uint64_t{1} << (index / 64);
+    }
     void clear(unsigned index) { words[index / 64] &= ~(uint64_t{1} << (index % 64)); }
     /// Calls visit(index) for each and empties the set.
     template <typename Visit>

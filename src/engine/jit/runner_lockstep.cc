@@ -21,7 +21,11 @@ bool has_site(const Fragment& fragment, uint64_t nominal_rip) {
 
 }  // namespace
 
-void Runner::start_lockstep() { lockstep_ = std::make_unique<Lockstep>(); }
+/// A block that is run ends at its indirect branch: none of those finds anything.
+void Runner::start_lockstep() {
+  lockstep_ = std::make_unique<Lockstep>();
+  remembered_.start({stubs_.runtime.exit_indirect, stubs_.runtime.exit_indirect});
+}
 
 const std::string* Runner::failure() const {
   return lockstep_ == nullptr || lockstep_->failure.empty() ? nullptr : &lockstep_->failure;
