@@ -12,6 +12,12 @@
 #define MFD_EXEC 0x0010U  // Linux 6.3
 #endif
 
+// Linux 5.14
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+
 namespace tenon {
 
 namespace {
@@ -52,6 +58,13 @@ const std::byte* CodeMemory::append(std::span<const uint8_t> code) {
   std::memcpy(writable_.data() + start, code.data(), code.size());
   size_bytes_ = start + code.size();
   return executable_.data() + start;
+}
+
+void populate(std::span<std::byte> pages) { ::madvise(pages.data(), pages.size(), MADV_POPULATE_WRITE); }
+
+void CodeMemory::populate(size_t offset, size_t size_bytes) const {
+  tenon::populate(writable_.bytes().subspan(offset, size_bytes));
+  ::madvise(executable_.data() + offset, size_bytes, MADV_POPULATE_READ);
 }
 
 }  // namespace tenon

@@ -17,6 +17,10 @@
 
 namespace tenon {
 
+/// Has the host back whole pages at once, which is cheaper than a page fault for each; a wish, so a refusal is not an
+/// error.
+void populate(std::span<std::byte> pages);
+
 class CodeMemory {
  public:
   static constexpr size_t kAlignment = 16;  // of what append() returns
@@ -27,6 +31,10 @@ class CodeMemory {
 
   /// Copies `code` behind what is there and returns where to execute it; nullptr when it does not fit.
   const std::byte* append(std::span<const uint8_t> code);
+
+  /// Has the host back [offset, offset + size_bytes), whole pages, in both views at once, which is cheaper than a page
+  /// fault for each page and view; a wish, so a refusal is not an error.
+  void populate(size_t offset, size_t size_bytes) const;
 
   size_t size_bytes() const { return size_bytes_; }
   size_t capacity_bytes() const { return writable_.size_bytes(); }

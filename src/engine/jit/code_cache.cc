@@ -27,6 +27,23 @@ bool is_entry(const Fragment& fragment, uint64_t rip, uint64_t address) {
   });
 }
 
+/// Gives memory whose pages are there already: it is going to be used from end to end.
+class PopulatedMemory final : public std::pmr::memory_resource {
+  void* do_allocate(size_t bytes, size_t alignment) override {
+    void* const memory = std::pmr::new_delete_resource()->allocate(bytes, alignment);
+    const auto first = align_up(reinterpret_cast<uintptr_t>(memory), kPageSize);
+    const auto end = align_down(reinterpret_cast<uintptr_t>(memory) + bytes, kPageSize);
+    if (first < end) populate({reinterpret_cast<std::byte*>(first), end - first});
+    return memory;
+  }
+  void do_deallocate(void* memory, size_t bytes, size_t alignment) override {
+    std::pmr::new_delete_resource()->deallocate(memory, bytes, alignment);
+  }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+};
+
+constexpr size_t kListBytes = size_t{256} << 10;
+
 }  // namespace
 
 /// The compare is LEA, for JRCXZ (SDM Vol. 2 chapter 3, Jcc: no flags read or written).
@@ -92,6 +109,7 @@ CodeCache::CodeCache(CodeMemory memory, size_t stub_segments, size_t state_offse
       memory_(std::move(memory)),
       executable_(reinterpret_cast<uint64_t>(memory_.executable().data())),
       size_bytes_(memory_.capacity_bytes()),
+      list_memory_(std::make_unique<PopulatedMemory>()),
       segments_(size_bytes_ / kSegmentBytes - stub_segments),
       current_(nullptr) {
   CHECK(mapping_number_max_ != 0 && mapping_number_max_ <= kMappingNumberMax);
@@ -113,6 +131,7 @@ uint32_t CodeCache::start_of(const Segment& segment) const {
 CodeCache::Room CodeCache::reserve(size_t size_bytes) {
   CHECK(size_bytes != 0 && size_bytes <= kRoomBytesMax);
   removed_.clear();
+  removed_lists_.reset();
   size_t start = align_up(current_->used, kFragmentAlignment);
   if (start + size_bytes > kSegmentBytes - kGuardRoomBytes) {
     open_segment(choose_segment());
@@ -141,9 +160,14 @@ void CodeCache::open_segment(Segment& segment) {
   }
   while (segment.first_guarded != kNoLink) unlink(segment.first_guarded);
   std::erase_if(unused_guards_, [&](uint32_t guard) { return &segment_of(guard) == &segment; });
-  if (segment.opened == 0) ++stats_.segments_used;
+  if (segment.opened == 0) {
+    memory_.populate(start_of(segment), kSegmentBytes);
+    ++stats_.segments_used;
+  }
   segment.placed.clear();
   segment.by_chunk.clear();
+  removed_lists_ = std::exchange(segment.lists,
+                                 std::make_unique<std::pmr::monotonic_buffer_resource>(kListBytes, list_memory_.get()));
   segment.used = 0;
   segment.opened = ++openings_;
   current_ = &segment;
@@ -212,7 +236,7 @@ void CodeCache::remove(Fragment& fragment) {
   }
   Fragment::Bookkeeping& bookkeeping = fragment.bookkeeping;
   while (bookkeeping.first_incoming != kNoLink) unlink(bookkeeping.first_incoming);
-  for (const uint32_t link : bookkeeping.outgoing) {
+  for (const uint32_t link : fragment.outgoing) {
     if (link != kNoLink) unlink(link);
   }
   unlist(fragment);
@@ -301,6 +325,7 @@ void CodeCache::invalidate_all() {
     for (Placed& placed : segment.placed) {
       if (placed.fragment == nullptr) continue;
       placed.fragment->bookkeeping = {};
+      placed.fragment->outgoing.clear();
       removed_.push_back(std::move(placed.fragment));
     }
     segment.placed.clear();
@@ -345,8 +370,8 @@ void CodeCache::link(Fragment& from, const LinkSlot& slot, uint64_t target, unsi
             .privilege = static_cast<uint8_t>(privilege)};
   CHECK(link.target != nullptr && is_entry(*link.target, slot.target_rip, target));
 
-  if (from.bookkeeping.outgoing.empty()) from.bookkeeping.outgoing.assign(from.slots.size(), kNoLink);
-  const uint32_t old = from.bookkeeping.outgoing[index];
+  if (from.outgoing.empty()) from.outgoing.assign(from.slots.size(), kNoLink);
+  const uint32_t old = from.outgoing[index];
   if (old != kNoLink) {
     // A guard leads back to the dispatcher whenever it has not seen the page since the last CR3 load: mostly it is
     // right.
@@ -384,7 +409,7 @@ void CodeCache::make_link(const Link& link, uint32_t goes_to) {
   }
   push(link.target->bookkeeping.first_incoming, id, &Link::incoming);
   if (uint32_t* const group = group_head(link)) push(*group, id, &Link::group);
-  link.from->bookkeeping.outgoing[link.slot] = id;
+  link.from->outgoing[link.slot] = id;
   patch(*link.from, link.from->slots[link.slot], goes_to);
   ++stats_.links;
   if (link.kind == LinkKind::kGuarded) ++stats_.guarded_links;
@@ -394,7 +419,7 @@ void CodeCache::unlink(uint32_t id) {
   const Link link = links_[id];
   const LinkSlot& slot = link.from->slots[link.slot];
   patch(*link.from, slot, static_cast<uint32_t>(link.from->host - executable_) + slot.stub_offset);
-  link.from->bookkeeping.outgoing[link.slot] = kNoLink;
+  link.from->outgoing[link.slot] = kNoLink;
   pull(link.target->bookkeeping.first_incoming, id, &Link::incoming);
   if (uint32_t* const group = group_head(link)) pull(*group, id, &Link::group);
   if (link.kind == LinkKind::kGuarded) {

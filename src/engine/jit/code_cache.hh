@@ -37,6 +37,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <memory_resource>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -103,6 +104,10 @@ struct PageCode;
 constexpr uint64_t kNoSecondPage = ~uint64_t{0};
 
 struct Fragment {
+  /// `lists`: where its lists are.
+  explicit Fragment(std::pmr::memory_resource* lists = std::pmr::get_default_resource())
+      : entries(lists), slots(lists), side(lists), branches(lists), outgoing(lists) {}
+
   uint64_t linear_page = 0;  // of all its RIPs; nominal in kModeShifted, as they are
   uint64_t gpa_page = 0;
   uint64_t second_gpa_page = kNoSecondPage;  // where its one instruction goes on
@@ -114,10 +119,10 @@ struct Fragment {
   uint16_t guest_instructions = 0;
   uint16_t guest_bytes = 0;
   bool uses_vector = true;  // may work on x87 or vector registers; false is found in lockstep only
-  std::vector<FragmentEntry> entries;
-  std::vector<LinkSlot> slots;  // sorted by stub_offset
-  std::vector<SideEntry> side;  // sorted by host_offset
-  std::vector<BranchSite> branches;
+  std::pmr::vector<FragmentEntry> entries;
+  std::pmr::vector<LinkSlot> slots;  // sorted by stub_offset
+  std::pmr::vector<SideEntry> side;  // sorted by host_offset
+  std::pmr::vector<BranchSite> branches;
   std::vector<std::unique_ptr<InterpretSite>> sites;  // their addresses are in the code
 
   /// The slot of that name (LinkSlot::stub_offset); nullptr: none.
@@ -127,13 +132,14 @@ struct Fragment {
 
   /// CodeCache's own.
   struct Bookkeeping {
-    bool live = false;                    // added and not removed
-    std::vector<uint32_t> outgoing = {};  // by slot: its link or kNoLink; empty before the first link
+    bool live = false;  // added and not removed
     uint32_t first_incoming = ~uint32_t{0};
     PageCode* page = nullptr;
     Fragment* next_in_page = nullptr;
     Fragment* previous_in_page = nullptr;
   } bookkeeping = {};
+  /// Likewise: by slot its link or kNoLink; empty before the first link.
+  std::pmr::vector<uint32_t> outgoing;
 };
 
 /// What is translated of one page, at one linear address and in one mode. CodeCache's own.
@@ -199,6 +205,8 @@ class CodeCache {
     uint64_t executable = 0;
   };
   Room reserve(size_t size_bytes);
+  /// For the code that goes into the room that was reserved last.
+  std::unique_ptr<Fragment> make_fragment() const { return std::make_unique<Fragment>(current_->lists.get()); }
   /// Takes the code that was written at the start of the last reserve()d room; sets `host`. Entries that are there
   /// already keep pointing to the older fragment's code only until now: the newest wins. When the newest goes, the
   /// older one's does not come back.
@@ -277,7 +285,8 @@ class CodeCache {
     uint32_t used = 0;    // bytes; at the end of them there may be guards
     uint32_t live = 0;    // fragments
     uint32_t first_guarded = kNoLink;
-    std::vector<Placed> placed;  // by offset
+    std::unique_ptr<std::pmr::monotonic_buffer_resource> lists;  // of its fragments
+    std::vector<Placed> placed;                                  // by offset
     // For each kChunkBytes that have code: index in `placed` of the first fragment that reaches into them.
     std::vector<uint16_t> by_chunk;
   };
@@ -325,7 +334,9 @@ class CodeCache {
   uint64_t executable_;
   uint64_t size_bytes_;
 
-  std::vector<Segment> segments_;  // never resized
+  const std::unique_ptr<std::pmr::memory_resource> list_memory_;
+  std::unique_ptr<std::pmr::monotonic_buffer_resource> removed_lists_;  // of fragments in removed_
+  std::vector<Segment> segments_;                                       // never resized
   Segment* current_;
   uint64_t openings_ = 0;
   uint32_t room_ = 0;  // of the last reserve()

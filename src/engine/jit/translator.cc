@@ -70,7 +70,7 @@ Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool gl
                                 uint64_t second_gpa_page) {
   if (region_.blocks[0].count == 0) return nullptr;
   const CodeCache::Room room = cache_.reserve(kRoomBytes);
-  auto fragment = std::make_unique<Fragment>();
+  auto fragment = cache_.make_fragment();
   fragment->linear_page = linear_page;
   fragment->gpa_page = gpa_page;
   fragment->second_gpa_page = second_gpa_page;
