@@ -49,21 +49,25 @@ constexpr size_t kListBytes = size_t{256} << 10;
 /// The compare is LEA, for JRCXZ (SDM Vol. 2 chapter 3, Jcc: no flags read or written).
 void emit_mapping_check(Assembler& assembler, size_t state_offset, const MappedPage& page) {
   using State = interp::TranslatedState;
-  const auto state = [&](size_t offset) { return HostOperand::state(state_offset + offset); };
-  const auto number = static_cast<int32_t>(page.number);
-  if (!page.shifted) {
-    const uint64_t entry = page.privilege * State::kCodePages + page.linear_page / kPageSize % State::kCodePages;
-    assembler.mov(kHostR10, state(offsetof(State, code_pages) + entry * sizeof(uint32_t)), false);
-    return assembler.lea(kHostRcx, HostOperand::at(kHostR10, -number));
+  if (page.shifted) {
+    assembler.mov(kHostR11, HostOperand::state(state_offset + offsetof(State, code_shift)));
+    assembler.lea(kHostR10, HostOperand::at(kHostR11, static_cast<int32_t>(page.linear_page)));
+    return emit_shifted_mapping_check(assembler, state_offset, page.number);
   }
-  // The entry is -(number + (shift << kShiftBits)).
+  const uint64_t entry = page.privilege * State::kCodePages + page.linear_page / kPageSize % State::kCodePages;
+  const size_t offset = state_offset + offsetof(State, code_pages) + entry * sizeof(uint32_t);
+  assembler.mov(kHostR10, HostOperand::state(offset), false);
+  assembler.lea(kHostRcx, HostOperand::at(kHostR10, -static_cast<int32_t>(page.number)));
+}
+
+/// The entry is -(number + (shift << kShiftBits)).
+void emit_shifted_mapping_check(Assembler& assembler, size_t state_offset, uint32_t number) {
+  using State = interp::TranslatedState;
   constexpr uint8_t kRotation = 64 - RememberedCode::kShiftBits;
-  assembler.mov(kHostR10, state(offsetof(State, code_shift)));
-  assembler.lea(kHostRcx, HostOperand::at(kHostR10, static_cast<int32_t>(page.linear_page)));
-  assembler.pext(kHostRcx, kHostRcx, state(offsetof(State, code_page_mask)));
+  assembler.pext(kHostRcx, kHostR10, HostOperand::state(state_offset + offsetof(State, code_page_mask)));
   assembler.mov(kHostRcx, HostOperand::state(state_offset + offsetof(State, shifted_pages), kHostRcx, 3));
-  assembler.rorx(kHostR10, kHostR10, kRotation);
-  assembler.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0, number));
+  assembler.rorx(kHostR10, kHostR11, kRotation);
+  assembler.lea(kHostRcx, HostOperand::at(kHostRcx, kHostR10, 0, static_cast<int32_t>(number)));
 }
 
 void InterpretSite::set_steps(std::span<const interp::Step> from) {
@@ -380,8 +384,7 @@ void CodeCache::link(Fragment& from, const LinkSlot& slot, uint64_t target, unsi
   }
   // Within a page, the mapping that `from` was entered by is the one `target` needs. Global ones outlive everything but
   // what calls unlink_global().
-  const bool same_page = from.linear_page == link.target->linear_page || (from.mode & kModeIndirect) != 0;
-  if (same_page && from.gpa_page == link.target->gpa_page) {
+  if (from.linear_page == link.target->linear_page && from.gpa_page == link.target->gpa_page) {
     link.kind = LinkKind::kSamePage;
     make_link(link, link.target_offset);
   } else if (from.global && link.target->global && !is_shifted(from.mode)) {
@@ -495,17 +498,17 @@ void CodeCache::emit_guard(const Link& link, uint32_t number) {
   const uint64_t stub = link.from->host + link.from->slots[link.slot].stub_offset;
   std::array<std::byte, 2 * kGuardBytes> buffer;  // the assembler wants to see more room than it uses
   Assembler code(buffer, executable_ + link.guard);
-  code.mov(kHostR11, HostOperand::r(kHostRcx));
+  code.push(kHostRcx);
   emit_mapping_check(code, state_offset_,
                      {.linear_page = link.target->linear_page,
                       .number = number,
                       .privilege = link.privilege,
                       .shifted = is_shifted(link.from->mode)});
   const Fixup hit = code.jrcxz_forward();
-  code.mov(kHostRcx, HostOperand::r(kHostR11));
+  code.pop(kHostRcx);
   code.jmp(stub);
   code.bind_short(hit);
-  code.mov(kHostRcx, HostOperand::r(kHostR11));
+  code.pop(kHostRcx);
   code.jmp(executable_ + link.target_offset);
   CHECK(!code.overflowed() && code.offset() <= kGuardBytes);
   std::ranges::copy(code.code(), memory_.writable().begin() + link.guard);

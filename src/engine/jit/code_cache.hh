@@ -173,8 +173,10 @@ struct MappedPage {
   unsigned privilege = 0;
   bool shifted = false;  // linear_page is nominal: code_shift belongs to it
 };
-/// RCX = 0 where the page is mapped so now. R10 changes, flags stay. `state_offset` as in CodeCache::create().
+/// RCX = 0 where the page is mapped so now. R10 and R11 change, flags stay. `state_offset` as in CodeCache::create().
 void emit_mapping_check(Assembler& assembler, size_t state_offset, const MappedPage& page);
+/// The same for the page of the linear address in R10, shifted by R11, which stays.
+void emit_shifted_mapping_check(Assembler& assembler, size_t state_offset, uint32_t number);
 
 class CodeCache {
  public:

@@ -346,10 +346,12 @@ TranslatorStubs make_translator_stubs(Assembler& assembler, const Stubs& runtime
 
 // --- The way in for indirect branches.
 
-/// Jumped to with R10 = guest RIP by what bits 14:3 of it chose from the indirect-branch cache. R10 - rip + 8 * poke is
-/// 0 only where the RIPs are the same and nothing is pending: R10 = rip - 8 * poke would have chosen another entry.
-LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t shift, uint64_t miss, uint64_t exit_link) {
-  const uint64_t negative = uint64_t{0} - rip;
+namespace {
+
+/// R10 - rip + 8 * poke is 0 only where the RIPs are the same and nothing is pending: R10 = rip - 8 * poke would have
+/// chosen another entry.
+void emit_entry_check(Assembler& assembler, const IndirectEntry& entry) {
+  const uint64_t negative = uint64_t{0} - entry.rip;
   const bool near = fits_int32(negative);
   assembler.mov(kHostR11, HostOperand::r(kHostRcx));
   if (!near) {
@@ -360,23 +362,50 @@ LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t shift,
   assembler.lea(kHostRcx, HostOperand::at(kHostR10, kHostRcx, 3, near ? static_cast<int32_t>(negative) : 0));
   const Fixup same = assembler.jrcxz_forward();
   if (!near) {
-    assembler.mov_immediate(kHostRcx, rip);
+    assembler.mov_immediate(kHostRcx, entry.rip);
     assembler.lea(kHostR10, HostOperand::at(kHostR10, kHostRcx, 0));
   }
   assembler.mov(kHostRcx, HostOperand::r(kHostR11));
-  assembler.jmp(miss);
+  assembler.jmp(entry.miss);
   assembler.bind_short(same);
   assembler.mov(kHostRcx, HostOperand::r(kHostR11));
-  if (shift != 0) {
-    assembler.mov_immediate(kHostR11, shift);
-    assembler.store(HostOperand::state(state::kCodeShift), kHostR11);
-  }
-  LinkSlot slot{.target_rip = rip - shift};
+}
+
+/// R11 = R10 - rip is the shift, if it is whole pages, and the page of R10 is mapped as one that is so far away.
+void emit_shifted_entry_check(Assembler& assembler, const IndirectEntry& entry) {
+  const auto rip = static_cast<int32_t>(entry.rip);
+  assembler.push(kHostRcx);
+  assembler.lea(kHostR11, HostOperand::at(kHostR10, -rip));
+  assembler.pext(kHostRcx, kHostR11, HostOperand::state(state::kPageOffsetMask));
+  const Fixup whole = assembler.jrcxz_forward();
+  const uint64_t miss = assembler.address();
+  assembler.lea(kHostR10, HostOperand::at(kHostR11, rip));
+  assembler.pop(kHostRcx);
+  assembler.jmp(entry.miss);
+  assembler.bind_short(whole);
+  emit_shifted_mapping_check(assembler, state::kTranslated, entry.number);
+  const Fixup mapped = assembler.jrcxz_forward();
+  assembler.jmp(miss);
+  assembler.bind_short(mapped);
+  assembler.mov(kHostRcx, HostOperand::state(state::kPoke), false);
+  const Fixup quiet = assembler.jrcxz_forward();
+  assembler.jmp(miss);
+  assembler.bind_short(quiet);
+  assembler.store(HostOperand::state(state::kCodeShift), kHostR11);
+  assembler.pop(kHostRcx);
+}
+
+}  // namespace
+
+/// Jumped to with R10 = guest RIP by what bits 14:3 of it chose from the indirect-branch cache.
+LinkSlot emit_indirect_entry(Assembler& assembler, const IndirectEntry& entry) {
+  entry.shifted ? emit_shifted_entry_check(assembler, entry) : emit_entry_check(assembler, entry);
+  LinkSlot slot{.target_rip = entry.rip};
   const Fixup link = assembler.jmp_forward();
   slot.rel32_offset = link.at;
   slot.stub_offset = static_cast<uint32_t>(assembler.offset());
   assembler.bind(link);
-  assembler.call(exit_link);
+  assembler.call(entry.exit_link);
   return slot;
 }
 

@@ -328,9 +328,16 @@ class Emitter {
   bool last_in_block_ = false;  // the instruction that is being emitted
 };
 
-/// Emits Translator::make_indirect_entry()'s code; the slot is its way on. `shift`: of the code there, 0: none.
-/// `miss`: where other RIPs go.
-LinkSlot emit_indirect_entry(Assembler& assembler, uint64_t rip, uint64_t shift, uint64_t miss, uint64_t exit_link);
+/// The way in for indirect branches to one RIP.
+struct IndirectEntry {
+  uint64_t rip = 0;     // nominal where it is shifted: then it serves wherever that page is mapped so far away
+  uint32_t number = 0;  // of the page's mapping, where it is shifted
+  bool shifted = false;
+  uint64_t miss = 0;  // where other RIPs go
+  uint64_t exit_link = 0;
+};
+/// Emits its code; the slot is its way on.
+LinkSlot emit_indirect_entry(Assembler& assembler, const IndirectEntry& entry);
 
 /// R10, the guest RIP, replaced by where the indirect-branch cache of a side says. R11 changes, flags do not.
 HostOperand cached_target(Assembler& assembler, unsigned privilege_index);

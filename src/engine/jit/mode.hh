@@ -15,8 +15,7 @@ enum ModeBits : Mode {
   kModeX87 = 1 << 6,       // CR0.EM = CR0.TS = 0
   kModeInvalid = 1 << 7,   // of a vCPU: code that is not translated: not 64-bit, or watched (kTlbNever)
   kModePlain = 1 << 7,     // of a fragment: no access relies on the check of another one
-  kModeIndirect = 1 << 8,  // of a fragment: the way in for indirect branches (Translator::make_indirect_entry); its RIP
-                           // is never nominal
+  kModeIndirect = 1 << 8,  // of a fragment: the way in for indirect branches (Translator::make_indirect_entry)
   kModeShifted = 1 << 9,   // of a fragment: it serves its physical page at all linear addresses
 };
 

@@ -208,11 +208,11 @@ uint64_t Runner::remember_indirect(uint64_t rip, uint64_t host) {
   const unsigned side = privilege(mode_);
   const RememberedCode::Line* line = fetch(rip);
   if (line == nullptr) return 0;
+  const uint64_t own_rip = rip - line->shift;  // of the code there
   const auto mode = static_cast<Mode>(mode_of(*line, mode_) | kModeIndirect);
-  const uint64_t known = cache_->find(rip, line->gpa_page | (rip % kPageSize), mode);
-  Fragment* entry = known != 0 ? cache_->fragment_at(known) : nullptr;
-  if (entry == nullptr || entry->slots[0].target_rip != rip - line->shift)
-    entry = translator_->make_indirect_entry(rip, *cache_->fragment_at(host));
+  const uint64_t known = cache_->find(own_rip, line->gpa_page | (rip % kPageSize), mode);
+  Fragment* entry =
+      known != 0 ? cache_->fragment_at(known) : translator_->make_indirect_entry(own_rip, *cache_->fragment_at(host));
   if (generation_ != cache_->generation()) {
     drop_after_removal();
     return look_up(rip);

@@ -12,7 +12,7 @@ namespace {
 
 /// Room that no region of the largest size needs more than; 64 instructions of at most 400 bytes, hot and cold.
 constexpr size_t kRoomBytes = 32 << 10;
-constexpr size_t kIndirectEntryRoomBytes = 128;
+constexpr size_t kIndirectEntryRoomBytes = 192;
 
 uint16_t guest_bytes(const Region& region) {
   unsigned bytes = 0;
@@ -89,17 +89,21 @@ Fragment* Translator::translate(uint64_t linear_page, uint64_t gpa_page, bool gl
 
 Fragment* Translator::make_indirect_entry(uint64_t rip, const Fragment& target) {
   auto fragment = std::make_unique<Fragment>();
-  fragment->linear_page = rip & ~(kPageSize - 1);
+  fragment->linear_page = target.linear_page;
   fragment->gpa_page = target.gpa_page;
   fragment->mode = target.mode | kModeIndirect;
   fragment->global = target.global;
   fragment->granules = target.granules;
   fragment->entries.push_back({.rip = rip, .host_offset = 0});
-  const uint64_t shift = fragment->linear_page - target.linear_page;
-  const CodeCache::Room room = cache_.reserve(kIndirectEntryRoomBytes);  // `target` may be gone
+  IndirectEntry entry{.rip = rip,
+                      .shifted = is_shifted(fragment->mode),
+                      .miss = stubs_.look_further[privilege(fragment->mode)],
+                      .exit_link = stubs_.runtime.exit_link};
+  // From here on `target` may be gone.
+  if (entry.shifted) entry.number = cache_.mapping_number(fragment->linear_page, fragment->gpa_page);
+  const CodeCache::Room room = cache_.reserve(kIndirectEntryRoomBytes);
   Assembler assembler(room.buffer, room.executable);
-  const uint64_t miss = stubs_.look_further[privilege(fragment->mode)];
-  fragment->slots.push_back(emit_indirect_entry(assembler, rip, shift, miss, stubs_.runtime.exit_link));
+  fragment->slots.push_back(emit_indirect_entry(assembler, entry));
   CHECK(!assembler.overflowed());
   fragment->size_bytes = static_cast<uint32_t>(assembler.offset());
   return cache_.add(std::move(fragment));
