@@ -84,6 +84,7 @@ void Runner::GuestPage::copy(uint64_t granules, std::array<uint8_t, kPageSize>& 
 }
 
 bool Runner::is_translated(unsigned offset) {
+  if (lockstep_ != nullptr) return false;  // the code of a block is all of it, also in kModePlain
   const RememberedCode::Line& line = looking_from_line_;
   return cache_->find(looking_from_ - line.shift + offset, line.gpa_page + offset, looking_mode_) != 0;
 }
