@@ -351,7 +351,8 @@ TEST_P(EngineTest, CodeAtSeveralPlacesSeesWhereItIs) {
     for (uint64_t depth = 0; depth <= 3; ++depth) {
       const uint64_t place = (round + depth) % 5;
       const uint64_t base = place << 39;
-      expected += 2 * (base + function) + (base + inner) + 0x11'1111'1111 + 0x1111'1111'1234'5678 + (place == 4 ? 0x2222 : 0x1111);
+      expected += 2 * (base + function) + (base + inner) + 0x11'1111'1111 + 0x1111'1111'1234'5678 +
+                  (place == 4 ? 0x2222 : 0x1111);
     }
   }
   EXPECT_EQ(uint64_t{io_->reports[1]} << 32 | io_->reports[0], expected);

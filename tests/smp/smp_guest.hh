@@ -20,7 +20,7 @@
 
 #define SMP_GUEST(name)                          \
   extern "C" const std::byte tenon_smp_##name[]; \
-  extern "C" const std::byte tenon_smp_##name##_end[];
+  extern "C" const std::byte tenon_smp_##name##_end[]
 #define SMP_GUEST_CODE(name) \
   std::span<const std::byte>(tenon_smp_##name, static_cast<size_t>(tenon_smp_##name##_end - tenon_smp_##name))
 

@@ -8,7 +8,7 @@
 
 #include "smp/smp_guest.hh"
 
-SMP_GUEST(work)
+SMP_GUEST(work);
 
 namespace tenon::smp {
 namespace {
