@@ -48,7 +48,8 @@ x86::Segment flat(uint64_t selector, uint32_t attributes, unsigned cpl) {
 void enter_level(Cpu& cpu, const x86::Segment& code, const x86::Segment& stack, uint64_t rip) {
   cpu.state.segments[kCs] = code;
   cpu.state.segments[kSs] = stack;
-  cpu.in_long_mode&& code.is_long() ? cpu.update_level() : cpu.update_mode();
+  const bool stays_64bit = cpu.in_long_mode && code.is_long();
+  stays_64bit ? cpu.update_level() : cpu.update_mode();
   cpu.rip = rip;
 }
 
