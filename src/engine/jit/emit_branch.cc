@@ -170,14 +170,14 @@ void Emitter::load_target(const RegionInsn& region_insn) {
 }
 
 void Emitter::emit_indirect_jump(const RegionInsn& insn) {
-  if (insn.insn.operand_size != 8) return interpret(insn, true);
+  if (insn.insn.operand_size != 8 || cuts_rip(insn.insn)) return interpret(insn, true);
   load_target(insn);
   name_indirect(insn, 0);
   asm_.jmp_indirect(cached_target(asm_, privilege(mode_)));
 }
 
 void Emitter::emit_indirect_call(const RegionBlock& block, const RegionInsn& insn, unsigned index) {
-  if (insn.insn.operand_size != 8) return interpret(insn, true);
+  if (insn.insn.operand_size != 8 || cuts_rip(insn.insn)) return interpret(insn, true);
   // The push may change memory and RSP, and needs R10.
   if (insn.insn.is_memory || insn.insn.rm == x86::kRsp) {
     const HostOperand target = HostOperand::state(state::scratch(kScratchValue));

@@ -163,8 +163,7 @@ void Emitter::begin_stretch(unsigned index) {
 /// In place: a plan made elsewhere and copied is read before it is written.
 void Emitter::plan_insn(const Insn& insn, BlockEnd end, InsnPlan& plan) const {
   plan.kind = emit_kind(insn);
-  const bool cut_rip = insn.is_memory && insn.base == x86::kRipBase && insn.address_size == 4;
-  if (!is_allowed(insn, plan.kind) || (shifted_ && cut_rip)) plan.kind = EmitKind::kInterpret;
+  if (!is_allowed(insn, plan.kind) || cuts_rip(insn)) plan.kind = EmitKind::kInterpret;
   find_gpr_operands(insn, plan.gprs);
   plan.stack = stack_use(insn, plan, end);
   const bool divides = insn.row->op == x86::Op::kDiv || insn.row->op == x86::Op::kIdiv;

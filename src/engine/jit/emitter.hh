@@ -132,6 +132,10 @@ class Emitter {
   void emit_cold_interprets();
   bool is_allowed(const x86::Insn& insn, EmitKind kind) const;
   uint64_t rip_of(unsigned guest_offset) const { return fragment_.linear_page + guest_offset; }
+  /// Whether its operand lies at EIP + displacement, which a nominal RIP does not tell.
+  bool cuts_rip(const x86::Insn& insn) const {
+    return shifted_ && insn.is_memory && insn.base == x86::kRipBase && insn.address_size == 4;
+  }
   uint64_t next_rip(const RegionInsn& insn) const { return rip_of(insn.offset) + insn.insn.length; }
 
   // --- emit_memory.cc: checked access to guest memory. All leave a host operand made of R10 and R11.
