@@ -32,15 +32,7 @@ HostOperand cached_target(Assembler& assembler, unsigned privilege_index) {
 
 /// Jump to where translated code for `rip` is, once it is known.
 void Emitter::exit_to(uint64_t rip, uint64_t from_rip) {
-  if (rip <= from_rip) {
-    // Seldom in a small loop: short rather than fast.
-    const Fixup call = asm_.call_forward();
-    asm_.bind(call, stubs_.runtime.poll);
-    fragment_.slots.push_back({.target_rip = rip,
-                               .rel32_offset = call.at,
-                               .stub_offset = static_cast<uint32_t>(call.at - 1),
-                               .is_poll = true});
-  }
+  if (rip <= from_rip) poll(rip, true);
   cold_exits_.push_back({.from = asm_.jmp_forward(), .target_rip = rip, .is_poll = false});
 }
 

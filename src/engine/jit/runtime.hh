@@ -63,7 +63,6 @@ struct Stubs {
   // Called (their return address is the argument, and is popped):
   uint64_t exit_link = 0;
   // Called, return:
-  uint64_t poll = 0;  // where nothing is pending; else it is exit_link
   /// Refill for an access of the given [TlbMode][0 read, 1 write]: R10 = linear address + negative_page of the entry at
   /// R11 (byte offset in the table); returns when the entry can be used: retry from the LEA. Else leaves with
   /// kSlowAccess and its return address.

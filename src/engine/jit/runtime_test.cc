@@ -141,18 +141,6 @@ TEST(Runtime, ExitsTellWhyAndWhere) {
   EXPECT_EQ(runtime.exit_code(), ExitCode::kLink);
   EXPECT_EQ(runtime.translated().exit_argument, behind_call);
   EXPECT_EQ(runtime.translated().return_stack, runtime.translated().return_stack_top);
-  for (const uint32_t poke : {0u, 1u}) {
-    runtime.translated().poke = poke;
-    runtime.run([&](Assembler& to) {
-      to.call(runtime.stubs.poll);
-      behind_call = to.address();
-      runtime.leave(to, 7);
-    });
-    EXPECT_EQ(runtime.exit_code(), poke != 0 ? ExitCode::kLink : ExitCode::kIndirect);
-    EXPECT_EQ(runtime.translated().exit_argument, poke != 0 ? behind_call : 7);
-    EXPECT_EQ(runtime.translated().return_stack, runtime.translated().return_stack_top);
-    EXPECT_EQ(Registers::of(runtime.cpu()), before);
-  }
   runtime.run([&](Assembler& to) {
     to.mov_immediate(kHostR10, 0x1122334455667788);
     to.jmp(runtime.stubs.exit_interpret);

@@ -42,7 +42,6 @@ const HostOperand kVectorLive = TRANSLATED(vector_live), kX87Live = TRANSLATED(x
 const HostOperand kVectorWasLive = TRANSLATED(vector_was_live);  // and x87_was_live behind it
 const HostOperand kExitCode = TRANSLATED(exit_code), kExitArgument = TRANSLATED(exit_argument);
 const HostOperand kEngineStack = TRANSLATED(engine_stack), kReturnStack = TRANSLATED(return_stack);
-const HostOperand kPoke = TRANSLATED(poke);
 const HostOperand kReturnMiss = TRANSLATED(return_miss), kStackNegativePage = TRANSLATED(stack_negative_page);
 const HostOperand kHostMxcsr = TRANSLATED(host_mxcsr), kGuestMxcsr = VECTOR(mxcsr);
 const HostOperand kX87Image = VECTOR(fx), kX87Header = VECTOR(fx_header);
@@ -227,15 +226,6 @@ class StubMaker {
     asm_.pop(kHostR10);
     stubs.exit_named_link = asm_.address();
     exit_with(ExitCode::kLink);
-    stubs.poll = begin();
-    asm_.push(kHostRcx);
-    asm_.mov(kHostRcx, kPoke, false);
-    const Fixup quiet = asm_.jrcxz_forward();
-    asm_.pop(kHostRcx);
-    asm_.jmp(stubs.exit_link);
-    asm_.bind_short(quiet);
-    asm_.pop(kHostRcx);
-    asm_.ret();
     stubs.exit_indirect = begin();
     exit_with(ExitCode::kIndirect);
     stubs.return_empty = begin();
