@@ -178,6 +178,7 @@ class SoftTlb {
   struct Bitmap {
     uint64_t bits[kEntries / 64];
     uint32_t words;
+    static_assert(kEntries / 64 <= 32, "as many as `words` has bits");
 
     void set(unsigned index) {
       bits[index / 64] |= uint64_t{1} << (index % 64);
